@@ -1,0 +1,367 @@
+"""The frozen values that travel between the stages of a flight.
+
+Units: ``_s`` seconds, ``_bytes`` bytes, ``_at`` aware UTC datetimes. Parsing makes valid values; nothing here is
+validated twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T", str, bytes)
+
+
+class Secret(Generic[T]):
+    """A value that never shows itself: not in `repr`, `str`, logs or tracebacks. Read it with `reveal()`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value: T = value
+
+    def reveal(self) -> T:
+        """Return the secret itself; the caller must not let it travel further than needed."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __reduce__(self) -> str:
+        msg = "a secret is not serialised"
+        raise TypeError(msg)
+
+
+# ---------------------------------------------------------------------------------------------- identities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PilotCredential:
+    """The pilot's own proxy as it was verified: made only by `credentials`, never handed to a payload."""
+
+    pem: Secret[bytes]
+    """Leaf certificate, private key, chain: the whole proxy file."""
+    path: str
+    key_ids: frozenset[str]
+    """SHA-256 (hex) of the SubjectPublicKeyInfo of every proxy certificate in the chain, the leaf included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PilotIdentity:
+    """Who the pilot proved to be: result of the stage "admit"."""
+
+    credential: PilotCredential
+    dn: str
+    """Subject of the end-entity certificate, as OpenSSL prints it (`/DC=org/.../CN=...`)."""
+    vo: str
+    fqans: tuple[str, ...]
+    role: str
+    """The FQAN that matched the list of accepted pilot roles."""
+    limited: bool
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerCredential:
+    """The payload owner's proxy, verified to belong to the owner: made only by a credential source."""
+
+    pem: Secret[bytes]
+    dn: str
+    """End-entity subject from the verified chain."""
+    owner: str
+    """The owner string of the payload that it was matched with."""
+    vo: str
+    fqans: tuple[str, ...]
+    not_after: datetime
+    key_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoCredential:
+    """The site says that payloads of this class run without any credential."""
+
+    owner: str
+
+
+PayloadCredential = OwnerCredential | NoCredential
+
+
+# ------------------------------------------------------------------------------------------------- payload
+
+
+class TokenBinding(Enum):
+    """What a one-time token is bound to, besides the owner."""
+
+    NONE = "none"
+    PROXY_KEY = "proxy-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MyProxyTicket:
+    """Where and how the owner's proxy is to be had, as the dispatcher told with the payload."""
+
+    server: str
+    """``host:port``."""
+    username: str
+    """The MyProxy username: the owner's DN."""
+    credname: str = ""
+    token: Secret[str] | None = None
+    token_expires_at: datetime | None = None
+    binding: TokenBinding = TokenBinding.NONE
+    renewal_path: str = ""
+    """Path on the same dispatcher where one further token can be asked for; empty if it offers none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A checksum of a file: algorithm ``adler32`` or ``md5``, lower-case hexadecimal value."""
+
+    algorithm: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file the payload needs before it starts."""
+
+    lfn: str
+    scope: str
+    guid: str = ""
+    size_bytes: int | None = None
+    checksum: Checksum | None = None
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file the payload promised to make, or the log archive that the pilot makes."""
+
+    lfn: str
+    scope: str
+    guid: str = ""
+    endpoint: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedLimits:
+    """What the job definition asks for; None where it says nothing. The site's own limits are in the configuration."""
+
+    wall_s: int | None = None
+    cpu_s: int | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    cores: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """One attempt at one job of one owner, claimed from the dispatcher."""
+
+    id: str
+    attempt: int
+    owner: str
+    """The owner's DN as the dispatcher wrote it; compared on canonical names only."""
+    label: str
+    """PanDA's prodSourceLabel: ``user``, ``managed``, ..."""
+    transformation: str
+    parameters: str
+    inputs: tuple[InputFile, ...] = ()
+    outputs: tuple[OutputFile, ...] = ()
+    log: OutputFile | None = None
+    limits: RequestedLimits = field(default_factory=RequestedLimits)
+    ticket: MyProxyTicket | None = None
+    task_id: str = ""
+
+
+# ------------------------------------------------------------------------------------------------- running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileToFetch:
+    """One stage-in order to the owner's account: URL to relative name in the work directory."""
+
+    name: str
+    url: str
+    size_bytes: int | None = None
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileToStore:
+    """One stage-out order to the owner's account: relative name in the work directory to URL."""
+
+    name: str
+    url: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedFile:
+    """A transfer that happened and was verified."""
+
+    name: str
+    url: str
+    size_bytes: int
+    adler32: str
+    """Eight lower-case hexadecimal digits."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to execute in the owner's account."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    stdout: str = "payload.stdout"
+    stderr: str = "payload.stderr"
+    output_cap_bytes: int = 100_000_000
+    """Cap of each of the two files; what comes after it is read and dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the payload's process tree used, as sampled in the owner's account."""
+
+    cpu_s: float = 0.0
+    rss_bytes: int = 0
+    pss_bytes: int | None = None
+    """None where the kernel does not tell."""
+    disk_bytes: int = 0
+    processes: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    max_rss_bytes: int = 0
+    max_pss_bytes: int = 0
+
+
+class StopReason(Enum):
+    """Why a payload was stopped by the pilot; a contract, people match on these words."""
+
+    KILL_ORDER = "kill-order"
+    SIGNAL = "signal"
+    WALL_LIMIT = "wall-limit"
+    MEMORY_LIMIT = "memory-limit"
+    DISK_LIMIT = "disk-limit"
+    CREDENTIAL_EXPIRY = "credential-expiry"
+    FAR_SIDE_LOST = "far-side-lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadResult:
+    """How the payload's own process ended: a true exit code, or the signal that ended it."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    wall_s: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    stopped: StopReason | None = None
+    """Set if the pilot stopped it; None if it ended by itself."""
+    stop_detail: str = ""
+    killed_survivors: int = 0
+    """Processes of the payload that outlived it and were killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """An output or log that is stored and will be reported."""
+
+    lfn: str
+    guid: str
+    size_bytes: int
+    adler32: str
+    url: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds spent in each stage of a flight, for the report."""
+
+    claim_s: float = 0.0
+    obtain_s: float = 0.0
+    board_s: float = 0.0
+    stage_in_s: float = 0.0
+    run_s: float = 0.0
+    stage_out_s: float = 0.0
+
+
+class FinalState(Enum):
+    """The two final states a payload can have."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The one outcome of a flight, ready to be journalled and reported."""
+
+    payload_id: str
+    attempt: int
+    state: FinalState
+    error_code: int = 0
+    """PanDA's pilotErrorCode; 0 for success."""
+    diagnosis: str = ""
+    result: PayloadResult | None = None
+    stored: tuple[StoredFile, ...] = ()
+    log_tail: str = ""
+    """Bounded tail of the flight's log; sent where no log archive could be stored."""
+    timing: Timing = field(default_factory=Timing)
+    account: str = ""
+    gateway: str = ""
+    switched: bool = False
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Phase(Enum):
+    """What a heartbeat says; PanDA knows these two non-final words."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the heartbeat thread tells: a frozen value that the main thread replaces as a whole."""
+
+    payload_id: str
+    attempt: int
+    phase: Phase
+    stage: str = ""
+    usage: Usage = field(default_factory=Usage)
+    started_at: datetime | None = None
+
+
+class Order(Enum):
+    """An order found in a dispatcher's reply."""
+
+    KILL = "tobekilled"
+    SOFT_KILL = "softkill"
+    STOP_REPORTING = "alreadydone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A dispatcher's answer to a heartbeat or a final report that it accepted."""
+
+    orders: tuple[Order, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """What the pilot offers when it asks for work."""
+
+    queue: str
+    node: str
+    cores: int = 1
+    memory_mb: int = 0
+    """0: unknown, not sent."""
+    disk_mb: int = 0
+    remaining_s: int = 0
+    """0: unknown, not sent."""
+    batch_id: str = ""
