@@ -204,11 +204,21 @@ class StoppedError(PilotError):
 
 
 class PayloadInvalidError(PilotError):
-    """The dispatcher handed out a payload that no pilot may run as it stands."""
+    """The dispatcher handed out a payload that no pilot may run as it stands.
+
+    Args:
+        payload_id: its id and `attempt`: its attempt number, where they could be read, so that the refusal can be
+            reported; an empty id means that there is nothing to report to.
+    """
 
     exit_code = 95
     panda_code = 1008
     fixer = Fixer.VO
+
+    def __init__(self, message: str, *, reason: str = "", payload_id: str = "", attempt: int = 0) -> None:
+        super().__init__(message, reason=reason)
+        self.payload_id = payload_id
+        self.attempt = attempt
 
 
 class CredentialUnavailableError(PilotError):

@@ -251,6 +251,15 @@ class StopReason(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopOrder:
+    """Somebody wants the payload stopped: a signal to the pilot, or the dispatcher."""
+
+    reason: StopReason
+    detail: str
+    """The signal's name, or the dispatcher's word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadResult:
     """How the payload's own process ended: a true exit code, or the signal that ended it."""
 

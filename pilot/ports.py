@@ -23,6 +23,7 @@ from pilot.model import (
     Reply,
     Slot,
     Status,
+    StopOrder,
     Usage,
 )
 
@@ -43,6 +44,10 @@ class Watch(Protocol):
         Raises:
             PayloadKilledError, StoppedError: a stop order arrived (or stood already) and the watch is not shielded.
         """
+
+    @property
+    def stop(self) -> StopOrder | None:
+        """The stop order that stands, if one has arrived; the first one wins."""
 
     def shielded(self) -> AbstractContextManager[None]:
         """Inside this context stop orders wake a wait but do not raise: for clean-up, and for the run stage."""
@@ -159,8 +164,8 @@ class Gateway(Protocol):
 class Orders(Protocol):
     """Where the heartbeat thread leaves orders for the main thread."""
 
-    def give(self, order: Order) -> None:
-        """Hand over an order and wake the main thread; safe from another thread."""
+    def give(self, payload_id: str, order: Order) -> None:
+        """Hand over an order about one payload; wakes the main thread; safe from another thread."""
 
 
 class Journal(Protocol):

@@ -1,0 +1,219 @@
+"""Loading the configuration: defaults, site YAML, environment, flags, in this order.
+
+A later layer replaces a field as a whole, also a list or map. All problems of all layers are told at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pilot.config_checks import conflicts
+from pilot.config_fields import FIELDS, SECTIONS, VARIABLES, FieldSpec, convert, nearest
+from pilot.config_sections import Config
+from pilot.config_yaml import MAX_BYTES, UnreadableYamlError, read_entries, read_value
+from pilot.errors import ConfigurationError
+
+__all__ = ["Config", "Loaded", "load_config"]
+
+MAX_TOLD = 50
+"""Most problems that one message lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A usable configuration."""
+
+    config: Config
+    provenance: Mapping[str, str]
+    """``section.field`` to where its value came from: ``default``, ``FILE:LINE``, ``environment NAME`` or ``--set``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    value: object
+    source: str
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """What was gathered so far; local to one `load_config`."""
+
+    settings: dict[str, _Setting] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    doubtful: set[str] = field(default_factory=set)
+    """Fields with a problem already: no second message about them."""
+    unread: bool = False
+    """A file could not be read, so nothing can be said about fields that are missing."""
+
+
+def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Sequence[str]) -> Loaded:
+    """Load the configuration from all layers.
+
+    Args:
+        files: site YAML files, a later one over an earlier one; 1 MiB each at most.
+        environ: environment, of which variables ``PILOT_<SECTION>__<FIELD>`` are read. Text is taken as it stands,
+            other types are read as YAML.
+        overrides: ``section.field=value``, values as in the environment.
+
+    Raises:
+        ConfigurationError: with every problem found.
+    """
+    gathering = _Gathering()
+    for path in files:
+        _gather_file(gathering, path)
+    _gather_environment(gathering, environ)
+    for override in overrides:
+        _gather_override(gathering, override)
+    config, provenance = _build(gathering)
+    if not gathering.unread:
+        for conflict in conflicts(config):
+            if not conflict.fields & gathering.doubtful:
+                places = sorted({provenance[name] for name in conflict.fields})
+                gathering.problems.append(f"{conflict.sentence} (from: {', '.join(places)})")
+    if gathering.problems:
+        raise ConfigurationError(_message(files, gathering.problems), reason="configuration")
+    return Loaded(config=config, provenance=MappingProxyType(provenance))
+
+
+def _gather_file(gathering: _Gathering, path: str) -> None:
+    try:
+        entries = read_entries(_read(path))
+    except UnreadableYamlError as problem:
+        where = f"{path}:{problem.line}" if problem.line else path
+        gathering.problems.append(f"{where}: {problem}")
+        gathering.unread = True
+        return
+    for entry in entries:
+        where = f"{path}:{entry.line}"
+        if not entry.name:
+            gathering.problems.append(f"{where}: section {entry.section[:100]}: {entry.problem}")
+            gathering.doubtful.update(name for name in FIELDS if name.startswith(f"{entry.section}."))
+            continue
+        spec = _known(gathering, entry.section, entry.name, where)
+        if spec is None:
+            continue
+        if entry.problem:
+            gathering.problems.append(f"{where}: {spec.full_name}: {entry.problem}")
+            gathering.doubtful.add(spec.full_name)
+            continue
+        gathering.settings[spec.full_name] = _Setting(value=entry.value, source=where)
+
+
+def _read(path: str) -> str:
+    """The text of a regular file of at most MAX_BYTES."""
+    try:
+        # O_NONBLOCK: a FIFO under that name must not hang the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                msg = "it is not a regular file; name a YAML file"
+                raise UnreadableYamlError(msg)
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        msg = f"it cannot be read ({getattr(error, 'strerror', None) or 'bad name'}); correct the path or its permissions"
+        raise UnreadableYamlError(msg) from None
+    if len(data) > MAX_BYTES:
+        msg = f"it is longer than {MAX_BYTES} bytes"
+        raise UnreadableYamlError(msg)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        msg = "it is not UTF-8 text; save it as UTF-8"
+        raise UnreadableYamlError(msg) from None
+
+
+def _gather_environment(gathering: _Gathering, environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not (variable.startswith("PILOT_") and "__" in variable):
+            continue
+        spec = VARIABLES.get(variable)
+        if spec is None:
+            gathering.problems.append(f"environment: unknown variable {variable[:100]}{nearest(variable, VARIABLES)}")
+            continue
+        _gather_text(gathering, spec, environ[variable], f"environment {variable}")
+
+
+def _gather_override(gathering: _Gathering, override: str) -> None:
+    full_name, equals, text = override.partition("=")
+    section, dot, name = full_name.partition(".")
+    if not (equals and dot):
+        gathering.problems.append(f"--set {full_name[:100]!r}: it must have the form section.field=value")
+        return
+    spec = _known(gathering, section, name, "--set")
+    if spec is not None:
+        _gather_text(gathering, spec, text, "--set")
+
+
+def _gather_text(gathering: _Gathering, spec: FieldSpec, text: str, source: str) -> None:
+    try:
+        value = text if spec.is_text else read_value(text)
+    except UnreadableYamlError as problem:
+        gathering.problems.append(f"{source}: {spec.full_name}: {problem}")
+        gathering.doubtful.add(spec.full_name)
+        return
+    gathering.settings[spec.full_name] = _Setting(value=value, source=source)
+
+
+def _known(gathering: _Gathering, section: str, name: str, where: str) -> FieldSpec | None:
+    full_name = f"{section}.{name}"
+    spec = FIELDS.get(full_name)
+    if spec is not None:
+        return spec
+    if section not in SECTIONS:
+        sentence = f"unknown section {section[:100]}{nearest(section, SECTIONS)}"
+    else:
+        siblings = [known.full_name for known in FIELDS.values() if known.section == section]
+        # The same name may exist elsewhere: then the field merely stands in the wrong section.
+        elsewhere = [known.full_name for known in FIELDS.values() if known.name == name]
+        hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(full_name, siblings)
+        sentence = f"unknown field {full_name[:100]}{hint}"
+    message = f"{where}: {sentence}"
+    if section in SECTIONS or not _told_before(gathering.problems, sentence):
+        gathering.problems.append(message)
+    return None
+
+
+def _told_before(problems: Iterable[str], sentence: str) -> bool:
+    """One message per unknown section is enough, however many fields it has."""
+    return any(problem.endswith(sentence) for problem in problems)
+
+
+def _build(gathering: _Gathering) -> tuple[Config, dict[str, str]]:
+    """Make the configuration; a field with a problem gets a stand-in, since the caller will raise anyway."""
+    values: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    provenance: dict[str, str] = {}
+    for spec in FIELDS.values():
+        setting = gathering.settings.get(spec.full_name)
+        provenance[spec.full_name] = setting.source if setting else "default"
+        values[spec.section][spec.name] = _value(gathering, spec, setting)
+    sections = {section: kind(**values[section]) for section, kind in SECTIONS.items()}
+    return Config(**sections), provenance  # type: ignore[arg-type]
+
+
+def _value(gathering: _Gathering, spec: FieldSpec, setting: _Setting | None) -> object:
+    stand_in = "" if spec.required else spec.default
+    if setting is not None:
+        try:
+            return convert(spec, setting.value)
+        except ValueError as error:
+            gathering.problems.append(f"{setting.source}: {error}")
+            gathering.doubtful.add(spec.full_name)
+            return stand_in
+    if spec.required and not gathering.unread and spec.full_name not in gathering.doubtful:
+        gathering.problems.append(f"{spec.full_name} is not set and has no default; set it in the site's YAML or as {spec.variable}")
+        gathering.doubtful.add(spec.full_name)
+    return stand_in
+
+
+def _message(files: Sequence[str], problems: list[str]) -> str:
+    names = ", ".join(files) or "(no file)"
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    told = problems[:MAX_TOLD]
+    if len(problems) > MAX_TOLD:
+        told.append(f"and {len(problems) - MAX_TOLD} more")
+    listed = told[0] if len(told) == 1 else "".join(f"\n  - {problem}" for problem in told)
+    return f"cannot use configuration {names}: {count}: {listed}".replace(": \n", ":\n")

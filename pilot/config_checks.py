@@ -1,0 +1,123 @@
+"""Checks of a configuration that concern several fields together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pilot.config_sections import Config
+
+OWN_VARIABLES = frozenset({"HOME", "TMPDIR", "USER", "LOGNAME", "LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "ENV"})
+"""Variables of the payload that the pilot sets itself, or that would change programs before they start."""
+
+OWN_PREFIXES = ("X509_", "GLEXEC_", "PILOT_", "BEARER_TOKEN")
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Fields that do not go together: which, and a sentence that says why as well as what to do."""
+
+    fields: frozenset[str]
+    sentence: str
+
+
+def conflicts(config: Config) -> list[Conflict]:
+    """Find every conflict; the fields are valid each by itself already."""
+    return [*_identity(config), *_credentials(config), *_servers(config), *_staging(config), *_payload(config), *_lifetime(config)]
+
+
+def _conflict(fields: str, sentence: str) -> Conflict:
+    return Conflict(fields=frozenset(fields.split()), sentence=sentence)
+
+
+def _identity(config: Config) -> Iterator[Conflict]:
+    identity = config.identity
+    both = "identity.switch identity.gateway"
+    if identity.gateway == "none" and identity.switch == "required":
+        yield _conflict(
+            both,
+            "identity.switch is required but identity.gateway is none; set identity.gateway to glexec, or allow the pilot's own account "
+            "with identity.switch: if_configured or never",
+        )
+    if identity.gateway != "none" and identity.switch == "never":
+        yield _conflict(
+            both,
+            f"identity.switch is never but identity.gateway is {identity.gateway}; set identity.gateway to none, or switch to required",
+        )
+    if identity.gateway == "none" and identity.glexec:
+        yield _conflict(
+            "identity.gateway identity.glexec",
+            "identity.glexec is set but identity.gateway is none; set identity.gateway to glexec, or remove identity.glexec",
+        )
+
+
+def _credentials(config: Config) -> Iterator[Conflict]:
+    used = set(config.credentials.sources.values())
+    if "myproxy" in used and not config.myproxy.servers:
+        yield _conflict(
+            "credentials.sources myproxy.servers",
+            "credentials.sources uses myproxy but myproxy.servers is empty; list the servers that may be asked, as host:port",
+        )
+    if "file" in used and not (config.credentials.file and config.credentials.file_dn):
+        yield _conflict(
+            "credentials.sources credentials.file credentials.file_dn",
+            "credentials.sources uses file but credentials.file or credentials.file_dn is empty; set both",
+        )
+    if "none" in used and config.identity.gateway == "glexec":
+        yield _conflict(
+            "credentials.sources identity.gateway",
+            "credentials.sources uses none but identity.gateway is glexec, which maps owners by their proxy; choose another source",
+        )
+    if not used:
+        yield _conflict("credentials.sources", "credentials.sources is empty, so every payload would be refused; list the classes to run")
+
+
+def _servers(config: Config) -> Iterator[Conflict]:
+    for section, trust, bundle in (
+        ("dispatcher", config.dispatcher.trust, config.dispatcher.ca_bundle),
+        ("staging", config.staging.trust, config.staging.ca_bundle),
+    ):
+        if trust == "grid" and bundle:
+            yield _conflict(
+                f"{section}.trust {section}.ca_bundle",
+                f"{section}.ca_bundle is set but {section}.trust is grid, which uses trust.ca_dir; remove it, or set the trust to system",
+            )
+    addresses = [("dispatcher.url", config.dispatcher.url), *(("myproxy.servers", server) for server in config.myproxy.servers)]
+    addresses += [("staging.endpoints", url) for url in config.staging.endpoints.values() if url.startswith("https:")]
+    for field, address in addresses:
+        if _port(address) > MAX_PORT:
+            yield _conflict(field, f"{field} names a port above {MAX_PORT} in {address!r}; correct the port")
+
+
+def _port(address: str) -> int:
+    host = address.removeprefix("https://").split("/", 1)[0]
+    digits = host.rpartition(":")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _staging(config: Config) -> Iterator[Conflict]:
+    staging = config.staging
+    if staging.default_endpoint and staging.default_endpoint not in staging.endpoints:
+        yield _conflict(
+            "staging.endpoints staging.default_endpoint",
+            f"staging.default_endpoint {staging.default_endpoint!r} is not in staging.endpoints; add it there, or name one of those",
+        )
+
+
+def _payload(config: Config) -> Iterator[Conflict]:
+    for name in config.payload.environment:
+        if name in OWN_VARIABLES or name.startswith(OWN_PREFIXES):
+            yield _conflict(
+                "payload.environment",
+                f"payload.environment sets {name}, which is the pilot's to set or would weaken the payload's start; remove it",
+            )
+
+
+def _lifetime(config: Config) -> Iterator[Conflict]:
+    lifetime = config.lifetime
+    if lifetime.reserve_s >= lifetime.batch_grace_s:
+        yield _conflict(
+            "lifetime.reserve_s lifetime.batch_grace_s",
+            f"lifetime.reserve_s ({lifetime.reserve_s} s) must be smaller than lifetime.batch_grace_s ({lifetime.batch_grace_s} s)",
+        )

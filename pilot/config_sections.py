@@ -1,0 +1,286 @@
+"""The configuration's declaration: each field once, with type, default, bounds, unit, meaning.
+
+Everything else about a field (its check, its error message, the reference page, the JSON Schema) is derived from
+here. Times are whole seconds, sizes whole MB (10^6 bytes) or bytes, as the names end. Nothing here is read at run
+time from anywhere but a `Config` value.
+"""
+
+# No `from __future__ import annotations`: the hints are evaluated once here instead of parsed again at each start.
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+_END = r"(?![\s\S])"
+"""End of the text in Python's and in JSON Schema's regular expressions alike (`$` lets a newline pass)."""
+
+TEN_YEARS_S = 315_360_000
+
+
+def _seconds(lowest: int, highest: int, description: str) -> Meta:
+    return Meta(ge=lowest, le=highest, description=description, extra={"unit": "s"})
+
+
+def _number(lowest: int, highest: int, unit: str, description: str) -> Meta:
+    return Meta(ge=lowest, le=highest, description=description, extra={"unit": unit})
+
+
+def _text(pattern: str, form: str, description: str, longest: int = 1024) -> Meta:
+    return Meta(pattern=f"^(?:{pattern}){_END}", max_length=longest, description=description, extra={"form": form})
+
+
+def _path(description: str) -> Meta:
+    return _text(r"/[^\x00-\x1f\x7f]*", "an absolute path", description, 4096)
+
+
+def _optional_path(description: str) -> Meta:
+    return _text(r"(?:/[^\x00-\x1f\x7f]*)?", "an absolute path, or empty", description, 4096)
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+_PORT = r"[1-9][0-9]{0,4}"
+_URL_PATH = r"(?:/[A-Za-z0-9._~%+:=,-]*)*"
+_DN = r"(?:/[A-Za-z0-9.]+=[^\x00-\x1f\x7f]+)?"
+_LINE = r"[^\x00-\x1f\x7f]*"
+
+Name = Annotated[str, Meta(pattern=f"^{_NAME}{_END}", max_length=255, extra={"form": "a name of letters, digits, '.', '_', '-'"})]
+Fqan = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?:/[A-Za-z0-9._-]+)+(?:/Role=[A-Za-z0-9._-]+)?{_END}",
+        max_length=255,
+        extra={"form": "a VOMS attribute such as /vo/group/Role=pilot"},
+    ),
+]
+HostPort = Annotated[str, Meta(pattern=f"^{_HOST}:{_PORT}{_END}", max_length=262, extra={"form": "host:port"})]
+HostName = Annotated[str, Meta(pattern=rf"^{_HOST}{_END}", max_length=255, extra={"form": "a host name"})]
+EndpointUrl = Annotated[
+    str,
+    Meta(
+        pattern=f"^(?:https://{_HOST}(?::{_PORT})?{_URL_PATH}|file:///[^\\x00-\\x1f\\x7f]*){_END}",
+        max_length=2048,
+        extra={"form": "an https://host[:port]/path or file:///path URL without user, query or fragment"},
+    ),
+]
+VariableName = Annotated[str, Meta(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255, extra={"form": "a variable name"})]
+VariableValue = Annotated[str, Meta(pattern=f"^{_LINE}{_END}", max_length=4096, extra={"form": "text of one line"})]
+Source = Literal["myproxy", "dispatcher", "file", "none"]
+Trust = Literal["grid", "system"]
+
+
+def _default_sources() -> dict[str, Source]:
+    return {"user": "myproxy", "panda": "myproxy"}
+
+
+class SiteSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which site and queue this pilot works for."""
+
+    queue: Annotated[str, _text(_NAME, "a name of letters, digits, '.', '_', '-'", "Queue whose payloads the pilot asks for.", 255)]
+    name: Annotated[str, _text(f"(?:{_NAME})?", "a name, or empty", "Name of the site in logs and reports. Empty: the queue.", 255)] = ""
+
+
+class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server that hands out payloads."""
+
+    url: Annotated[
+        str,
+        _text(
+            f"https://{_HOST}(?::{_PORT})?{_URL_PATH}",
+            "an https://host[:port] URL without user, query or fragment",
+            "Address of the dispatcher; the protocol's own path (for example /api/v1) is added by the pilot.",
+            2048,
+        ),
+    ]
+    kind: Annotated[Literal["panda-v1"], Meta(description="Protocol of the dispatcher.")] = "panda-v1"
+    trust: Annotated[
+        Trust,
+        Meta(description="How its certificate is verified: `grid` by trust.ca_dir with revocation lists, `system` by a CA bundle."),
+    ] = "grid"
+    ca_bundle: Annotated[str, _optional_path("CA bundle for trust `system`. Empty: the operating system's.")] = ""
+    timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call, all in all.")] = 30
+    retries: Annotated[int, _number(0, 100, "tries", "Further tries after a call that failed and may be repeated.")] = 3
+    heartbeat_s: Annotated[
+        int,
+        _seconds(1, 86_400, "Interval of heartbeats. A PanDA server gives a silent payload up after 2 hours by default."),
+    ] = 1800
+    label: Annotated[
+        str,
+        _text(f"(?:{_NAME})?", "a name, or empty", "Ask only for payloads of this class (PanDA's prodSourceLabel). Empty: any.", 20),
+    ] = ""
+
+
+class TrustSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom the pilot believes."""
+
+    ca_dir: Annotated[str, _path("CA certificates, revocation lists and signing policies, by hashed names.")] = (
+        "/etc/grid-security/certificates"
+    )
+    voms_dir: Annotated[str, _path("One directory per VO with the .lsc files of its VOMS servers.")] = "/etc/grid-security/vomsdir"
+    crl: Annotated[
+        Literal["strict", "lenient"],
+        Meta(description="`strict`: every CA must have a current revocation list. `lenient`: a missing list is tolerated."),
+    ] = "strict"
+
+
+class PilotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who the pilot is."""
+
+    vo: Annotated[str, _text(_NAME, "a VO name", "Virtual organisation that pilot and owners belong to.", 255)]
+    proxy: Annotated[str, _optional_path("The pilot's proxy file. Empty: $X509_USER_PROXY, else /tmp/x509up_u<uid>.")] = ""
+    roles: Annotated[
+        tuple[Fqan, ...],
+        Meta(max_length=32, description="VOMS attributes of which the pilot's proxy must have one. Empty: /<vo>/Role=pilot."),
+    ] = ()
+    min_lifetime_s: Annotated[int, _seconds(0, TEN_YEARS_S, "A proxy that lives shorter than this is refused at the start.")] = 3600
+
+    @property
+    def accepted_roles(self) -> tuple[str, ...]:
+        """The roles in force: `roles`, or the VO's pilot role if none is listed."""
+        return self.roles or (f"/{self.vo}/Role=pilot",)
+
+
+class CredentialsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the payload's credential comes from; there is no value that means the pilot's own."""
+
+    sources: Annotated[
+        dict[Name, Source],
+        Meta(
+            max_length=64,
+            description="Class of payload (PanDA's prodSourceLabel) to source: `myproxy` (one-time token), `dispatcher`, "
+            "`file` (the VO's production proxy), `none`. Payloads of a class that is not listed are refused.",
+        ),
+    ] = field(default_factory=_default_sources)
+    file: Annotated[str, _optional_path("The VO's production proxy, for source `file`.")] = ""
+    file_dn: Annotated[
+        str, _text(_DN, "a DN such as /DC=org/CN=Name, or empty", "The only subject that the proxy of source `file` may have.")
+    ] = ""
+
+
+class MyProxySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The MyProxy servers from which owners' proxies are fetched."""
+
+    servers: Annotated[
+        tuple[HostPort, ...],
+        Meta(max_length=64, description="The only servers that a payload may name, as host:port."),
+    ] = ()
+    server_dn: Annotated[
+        str, _text(_DN, "a DN such as /DC=org/CN=host, or empty", "Subject that the server must have. Empty: its host name decides.")
+    ] = ""
+    timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one retrieval, all in all.")] = 30
+    key: Annotated[Literal["rsa-2048", "ec-p256"], Meta(description="Kind of key made for the retrieved proxy.")] = "rsa-2048"
+    min_lifetime_s: Annotated[int, _seconds(0, TEN_YEARS_S, "A retrieved proxy that lives shorter than this is refused.")] = 3600
+
+
+class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the pilot becomes the payload's owner on this machine."""
+
+    switch: Annotated[
+        Literal["required", "if_configured", "never"],
+        Meta(
+            description="`required`: no payload runs without a change of account. `if_configured`: without one only where gateway "
+            "is `none`. `never`: always in the pilot's account."
+        ),
+    ] = "required"
+    gateway: Annotated[
+        Literal["glexec", "none"],
+        Meta(description="The program that changes the account. `none` says that the site has none."),
+    ] = "none"
+    glexec: Annotated[str, _optional_path("The glexec executable. Empty: searched in the usual places.")] = ""
+    timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call of the gateway.")] = 60
+    retries: Annotated[int, _number(0, 20, "tries", "Further tries after an answer of the gateway that may pass (gLExec 202, 203).")] = 2
+    python: Annotated[str, _path("Python 3.9 or newer that every local account can execute.")] = "/usr/bin/python3"
+
+
+class PayloadSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds within which a payload runs."""
+
+    shell: Annotated[
+        bool,
+        Meta(description="Hand the payload's command line to /bin/bash -c, inside the owner's account. false: it is split and executed."),
+    ] = False
+    environment: Annotated[
+        dict[VariableName, VariableValue],
+        Meta(max_length=256, description="Variables added to the payload's environment, which is otherwise built from nothing."),
+    ] = field(default_factory=dict)
+    output_cap_bytes: Annotated[int, _number(1024, 10**12, "bytes", "Cap of each of the payload's stdout and stderr files.")] = 100_000_000
+    grace_s: Annotated[int, _seconds(0, 86_400, "Time between SIGTERM and SIGKILL when a payload is stopped.")] = 30
+    sample_s: Annotated[int, _seconds(1, 3600, "Interval at which the use of CPU, memory and disk is measured.")] = 10
+    wall_s: Annotated[int, _seconds(1, TEN_YEARS_S, "Longest run of one payload; a job may ask for less.")] = 345_600
+    memory_mb: Annotated[
+        int, _number(0, 10**9, "MB", "Most memory (PSS, else RSS) of one payload; a job may ask for less. 0: only what the job asks for.")
+    ] = 0
+    disk_mb: Annotated[
+        int, _number(0, 10**9, "MB", "Most disk space of one payload; a job may ask for less. 0: only what the job asks for.")
+    ] = 0
+    url_hosts: Annotated[
+        tuple[HostName, ...],
+        Meta(max_length=256, description="Hosts from which a payload's program may be fetched over plain http. https needs no entry."),
+    ] = ()
+
+
+class StagingSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where inputs come from, as well as where outputs go."""
+
+    endpoints: Annotated[
+        dict[Name, EndpointUrl],
+        Meta(max_length=256, description="Name of a storage endpoint to its base URL."),
+    ] = field(default_factory=dict)
+    default_endpoint: Annotated[
+        str, _text(f"(?:{_NAME})?", "the name of an endpoint, or empty", "Endpoint of files for which the job names none.", 255)
+    ] = ""
+    trust: Annotated[Trust, Meta(description="How the storage's certificate is verified, as dispatcher.trust.")] = "grid"
+    ca_bundle: Annotated[str, _optional_path("CA bundle for trust `system`. Empty: the operating system's.")] = ""
+    timeout_s: Annotated[int, _seconds(1, 604_800, "Time limit of one stage-in or stage-out, all its files together.")] = 3600
+
+
+class LifetimeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long the pilot itself works."""
+
+    max_payloads: Annotated[int, _number(1, 100_000, "payloads", "Most payloads that one pilot takes, one after the other.")] = 100
+    lifetime_s: Annotated[int, _seconds(1, TEN_YEARS_S, "No payload is asked for once the pilot is this old.")] = 345_600
+    patience_s: Annotated[int, _seconds(0, 604_800, "Without work for this long the pilot ends with exit code 0.")] = 300
+    poll_s: Annotated[int, _seconds(1, 86_400, "Pause between two questions for work.")] = 30
+    batch_grace_s: Annotated[
+        int, _seconds(1, 86_400, "Time that the batch system leaves between its stop signal and its SIGKILL.")
+    ] = 30
+    reserve_s: Annotated[
+        int, _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; the payload's grace is cut to the rest.")
+    ] = 10
+
+
+class PathsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the pilot keeps its files."""
+
+    scratch: Annotated[str, _optional_path("Directory for sandboxes. Empty: the directory in which the pilot was started.")] = ""
+    journal: Annotated[
+        str,
+        _optional_path("Directory of the outcome journal; it must outlive the pilot. Empty: `pilot-journal` in the scratch directory."),
+    ] = ""
+    log: Annotated[str, _optional_path("File for the log as JSON lines. Empty: none, people read stderr.")] = ""
+    audit: Annotated[str, _optional_path("File for the audit records as JSON lines. Empty: they stand in the log.")] = ""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration of the multi-user pilot for one site."""
+
+    site: SiteSection
+    dispatcher: DispatcherSection
+    pilot: PilotSection
+    trust: TrustSection = field(default_factory=TrustSection)
+    credentials: CredentialsSection = field(default_factory=CredentialsSection)
+    myproxy: MyProxySection = field(default_factory=MyProxySection)
+    identity: IdentitySection = field(default_factory=IdentitySection)
+    payload: PayloadSection = field(default_factory=PayloadSection)
+    staging: StagingSection = field(default_factory=StagingSection)
+    lifetime: LifetimeSection = field(default_factory=LifetimeSection)
+    paths: PathsSection = field(default_factory=PathsSection)
+
+    @property
+    def payload_grace_s(self) -> int:
+        """Seconds between TERM and KILL of a payload: the smaller of its own grace and what the batch system leaves."""
+        return min(self.payload.grace_s, self.lifetime.batch_grace_s - self.lifetime.reserve_s)
+
+    @property
+    def site_name(self) -> str:
+        """Name of the site in logs and reports."""
+        return self.site.name or self.site.queue

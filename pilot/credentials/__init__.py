@@ -1,0 +1,1 @@
+"""Proxy credentials: reading, verifying, matching with their owner."""

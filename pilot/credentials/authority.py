@@ -1,0 +1,205 @@
+"""The path from an end-entity certificate to a trusted root.
+
+RFC 5280 section 6 as grid sites apply it: every authority of the path lies in the CA directory, with its own revocation list
+and its own signing policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtensionOID
+
+from pilot.credentials.names import oneline
+from pilot.credentials.pem import blocks, certificates_of
+from pilot.credentials.policy import PolicySyntaxError, allowed_subjects, may_sign
+from pilot.credentials.values import AuthorityFiles, CrlMode, Findings, TrustStore
+
+_MAX_DEPTH: Final = 8
+_SKEW: Final = timedelta(minutes=5)
+_HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
+_CA_EXTENSIONS: Final = frozenset(
+    {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.EXTENDED_KEY_USAGE}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What every check needs: where trust comes from, the present time, how strict to be, and where refusals go."""
+
+    trust: TrustStore
+    now: datetime
+    crl: CrlMode
+    findings: Findings
+
+
+def key_usage(cert: x509.Certificate) -> x509.KeyUsage | None:
+    """The key usage, None if the certificate does not restrict it."""
+    try:
+        return cert.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def basic_constraints(cert: x509.Certificate) -> x509.BasicConstraints:
+    """The basic constraints; a certificate without them is no authority."""
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return x509.BasicConstraints(ca=False, path_length=None)
+
+
+def unknown_critical(extensions: x509.Extensions, known: frozenset[x509.ObjectIdentifier]) -> list[str]:
+    """The critical extensions that are not in the set of known ones, as dotted numbers."""
+    return [extension.oid.dotted_string for extension in extensions if extension.critical and extension.oid not in known]
+
+
+def is_weak(key: CertificatePublicKeyTypes) -> bool:
+    """True for a key that nobody should trust any more, or of a kind that grids do not use."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size < 2048
+    return not (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in ("secp256r1", "secp384r1", "secp521r1"))
+
+
+def check_validity(cert: x509.Certificate, position: str, judge: Judge) -> None:
+    """Refuse a certificate outside its validity; the earliest and the latest second belong to it (RFC 5280 section 4.1.2.5)."""
+    if judge.now > cert.not_valid_after_utc:
+        judge.findings.refuse("expired", position, f"{oneline(cert.subject)} expired at {cert.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
+    if judge.now < cert.not_valid_before_utc:
+        start = f"{cert.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+        judge.findings.refuse("not-yet-valid", position, f"{oneline(cert.subject)} is valid only from {start}; is the clock right?")
+
+
+def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """True if the issuer's key made the certificate's signature, with a hash that is still trusted."""
+    algorithm = cert.signature_hash_algorithm
+    if algorithm is None or algorithm.name not in _HASHES:
+        return False
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def check_path(cert: x509.Certificate, position: str, judge: Judge) -> tuple[x509.Certificate, ...]:
+    """Find and check the authorities above a certificate.
+
+    Returns:
+        The authorities from the issuer to the root; shorter, with refusals in the findings, if the path does not hold.
+    """
+    path: list[x509.Certificate] = []
+    child = cert
+    while len(path) < _MAX_DEPTH:
+        here = f"authority {oneline(child.issuer)}"
+        with judge.findings.guard(here):
+            files = judge.trust.authority(child.issuer)
+            issuer = _find_issuer(child, position, files, judge)
+            if issuer is None:
+                return tuple(path)
+            path.append(issuer)
+            _check_authority(issuer, len(path) - 1, here, judge)
+            _check_revoked(child, position, issuer, files, judge)
+            _check_policy(child, position, issuer, files, judge)
+            if issuer.subject == issuer.issuer:
+                return tuple(path)
+            child, position = issuer, here
+            continue
+        return tuple(path)
+    judge.findings.refuse("path-too-long", position, f"there are more than {_MAX_DEPTH} authorities above it")
+    return tuple(path)
+
+
+def _find_issuer(child: x509.Certificate, position: str, files: AuthorityFiles, judge: Judge) -> x509.Certificate | None:
+    """The authority that signed, preferring one that is valid now if a CA certificate was renewed with the same key."""
+    candidates = [found for text in files.certificates for found in certificates_of(text) if found.subject == child.issuer]
+    if not candidates:
+        sentence = f"its issuer {oneline(child.issuer)} is not in the CA directory"
+        judge.findings.refuse("unknown-authority", position, sentence)
+        return None
+    signers = [found for found in candidates if issued_by(child, found)]
+    if not signers:
+        judge.findings.refuse("bad-signature", position, f"it is not signed by {oneline(child.issuer)} of the CA directory")
+        return None
+    valid = [found for found in signers if found.not_valid_before_utc <= judge.now <= found.not_valid_after_utc]
+    return (valid or signers)[0]
+
+
+def _check_authority(issuer: x509.Certificate, below: int, position: str, judge: Judge) -> None:
+    """Refuse an authority that may not sign certificates, or not with this many authorities below it."""
+    refuse = judge.findings.refuse
+    constraints, usage = basic_constraints(issuer), key_usage(issuer)
+    if not constraints.ca:
+        refuse("not-an-authority", position, "is no certificate authority")
+    if constraints.path_length is not None and below > constraints.path_length:
+        refuse("path-length", position, f"may have {constraints.path_length} authorities below it, has {below}")
+    if usage is not None and not usage.key_cert_sign:
+        refuse("key-usage", position, "may not sign certificates")
+    if is_weak(issuer.public_key()):
+        refuse("weak-key", position, "has a key that is too weak")
+    if unknown := unknown_critical(issuer.extensions, _CA_EXTENSIONS):
+        refuse("critical-extension", position, f"has a critical extension that is not understood: {', '.join(unknown)}")
+    check_validity(issuer, position, judge)
+
+
+def _check_policy(child: x509.Certificate, position: str, issuer: x509.Certificate, files: AuthorityFiles, judge: Judge) -> None:
+    """Refuse a subject outside the namespace of its authority."""
+    name, subject = oneline(issuer.subject), oneline(child.subject)
+    if child.subject == issuer.subject:
+        return
+    if files.signing_policy is None:
+        judge.findings.refuse("policy-missing", f"authority {name}", "has no signing policy in the CA directory")
+        return
+    try:
+        allowed = may_sign(allowed_subjects(files.signing_policy, name), subject)
+    except (PolicySyntaxError, UnicodeDecodeError) as error:
+        judge.findings.refuse("policy-malformed", f"authority {name}", f"its signing policy cannot be read: {error}")
+        return
+    if not allowed:
+        judge.findings.refuse("policy", position, f"the signing policy of {name} does not cover {subject}")
+
+
+def _check_revoked(child: x509.Certificate, position: str, issuer: x509.Certificate, files: AuthorityFiles, judge: Judge) -> None:
+    """Refuse a revoked certificate, or an authority whose revocation list cannot tell."""
+    here = f"authority {oneline(issuer.subject)}"
+    lists = [found for text in files.crls for found in _crls_of(text) if found.issuer == issuer.subject]
+    if not lists:
+        if judge.crl == "strict":
+            judge.findings.refuse("crl-missing", here, "has no revocation list in the CA directory")
+        return
+    signed = [found for found in lists if found.is_signature_valid(issuer.public_key())]  # type: ignore[arg-type]
+    if not signed:
+        judge.findings.refuse("crl-signature", here, "its revocation list is not signed by it")
+        return
+    for found in signed:
+        if found.get_revoked_certificate_by_serial_number(child.serial_number) is not None:
+            judge.findings.refuse("revoked", position, f"{oneline(child.subject)} was revoked by its authority")
+    newest = max(signed, key=lambda found: found.last_update_utc)
+    _check_crl(newest, issuer, here, judge)
+
+
+def _crls_of(text: bytes) -> list[x509.CertificateRevocationList]:
+    found = [x509.load_der_x509_crl(der) for label, der in blocks(text) if label == b"X509 CRL"]
+    if not found:
+        msg = "a revocation list is not in PEM form"
+        raise ValueError(msg)
+    return found
+
+
+def _check_crl(found: x509.CertificateRevocationList, issuer: x509.Certificate, position: str, judge: Judge) -> None:
+    """Refuse a list that is out of date, or limited in a way that is not understood (RFC 5280 section 5)."""
+    usage, end = key_usage(issuer), found.next_update_utc
+    if usage is not None and not usage.crl_sign:
+        judge.findings.refuse("crl-signature", position, "may not sign revocation lists")
+    if found.last_update_utc > judge.now + _SKEW:
+        judge.findings.refuse("crl-not-yet-valid", position, "its revocation list is from the future; is the clock right?")
+    if end is None or judge.now > end:
+        judge.findings.refuse("crl-expired", position, f"its revocation list ended at {end}; run the CRL update")
+    if unknown := unknown_critical(found.extensions, frozenset()):
+        judge.findings.refuse("critical-extension", position, f"its revocation list has a critical extension: {', '.join(unknown)}")

@@ -1,0 +1,65 @@
+"""Safe reading of the file that holds the pilot's proxy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pilot.credentials.pem import MAX_FILE_BYTES
+from pilot.errors import ProxyMissingError, ProxyUnsafeError
+
+
+def read_private_file(path: str, uid: int) -> bytes:
+    """Read a proxy file through one descriptor, so that what was checked is what is read.
+
+    Args:
+        uid: the account that must own the file.
+
+    Raises:
+        ProxyMissingError: there is no such file, or it cannot be opened.
+        ProxyUnsafeError: it is a link or no regular file, belongs to somebody else, others may use it, or it is too large.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _not_opened(path, error) from error
+    with os.fdopen(descriptor, "rb") as file:
+        _check(path, os.fstat(file.fileno()), uid)
+        try:
+            content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            msg = f"cannot read the pilot proxy {path}: {error.strerror}; check the file system"
+            raise ProxyMissingError(msg, reason="unreadable") from error
+    if len(content) > MAX_FILE_BYTES:
+        msg = f"cannot use the pilot proxy {path}: it has more than {MAX_FILE_BYTES} bytes; is it the right file?"
+        raise ProxyUnsafeError(msg, reason="too-large")
+    return content
+
+
+def _not_opened(path: str, error: OSError | ValueError) -> ProxyMissingError | ProxyUnsafeError:
+    if isinstance(error, ValueError):
+        return ProxyMissingError(f"cannot open the pilot proxy {path!r}: no file can have this name; correct the path", reason="bad-path")
+    if error.errno == errno.ELOOP:
+        msg = f"cannot use the pilot proxy {path}: it is a symbolic link; give the path of the file itself"
+        return ProxyUnsafeError(msg, reason="link")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        msg = f"cannot find the pilot proxy {path}: no such file; make it with voms-proxy-init, or set the right path"
+        return ProxyMissingError(msg, reason="missing")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        msg = f"cannot open the pilot proxy {path}: permission denied; it must belong to the account that runs the pilot"
+        return ProxyMissingError(msg, reason="unreadable")
+    return ProxyMissingError(f"cannot open the pilot proxy {path}: {error.strerror}; check the path", reason="unreadable")
+
+
+def _check(path: str, status: os.stat_result, uid: int) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"cannot use the pilot proxy {path}: it is not a regular file; give the path of a proxy file"
+        raise ProxyUnsafeError(msg, reason="not-regular")
+    if status.st_uid != uid:
+        msg = f"cannot use the pilot proxy {path}: it belongs to uid {status.st_uid}, not to the pilot's uid {uid}; run chown {uid} {path}"
+        raise ProxyUnsafeError(msg, reason="owner")
+    if mode & 0o077:
+        msg = f"cannot use the pilot proxy {path}: its mode {mode:04o} lets others use it; run chmod 600 {path} and replace the proxy"
+        raise ProxyUnsafeError(msg, reason="mode")

@@ -1,0 +1,98 @@
+"""The parts of a proxy file.
+
+A proxy file holds PEM blocks (RFC 7468): the leaf certificate, its private key, then the issuers in order.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+
+from pilot.credentials.values import Findings
+
+MAX_FILE_BYTES: Final = 1 << 20
+_MAX_CERTIFICATES: Final = 30
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*([^-]*?)-----END \1-----")
+_KEY_LABELS: Final = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
+_IGNORED: Final = frozenset({b"EC PARAMETERS"})
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyFile:
+    """The certificates of a proxy file in file order; its key was checked to belong to the first."""
+
+    certificates: tuple[x509.Certificate, ...]
+
+
+def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
+    """Cut PEM text into (label, DER).
+
+    Raises:
+        ValueError: a block is broken (also binascii.Error).
+    """
+    found = [(match.group(1), binascii.a2b_base64(b"".join(match.group(2).split()), strict_mode=True)) for match in _BLOCK.finditer(text)]
+    if len(found) != text.count(b"-----BEGIN "):
+        msg = "a PEM block is broken"
+        raise ValueError(msg)
+    return found
+
+
+def certificates_of(text: bytes) -> list[x509.Certificate]:
+    """Load the certificates of a PEM file of a CA directory; blocks of other kinds are passed over.
+
+    Raises:
+        ValueError: broken.
+    """
+    return [x509.load_der_x509_certificate(der) for label, der in blocks(text) if label in (b"CERTIFICATE", b"X509 CERTIFICATE")]
+
+
+def _check_key(der: bytes, leaf: x509.Certificate, findings: Findings) -> None:
+    # The library's own consistency check of an RSA key costs more than all else together; comparing the public halves is what
+    # matters here, and a key broken in other ways fails in its first signature.
+    key = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        findings.refuse("key-type", "file", "the private key is neither RSA nor EC")
+        return
+    ours = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if ours != leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+        findings.refuse("key-mismatch", "file", "the private key does not belong to the first certificate")
+
+
+def read_proxy_file(text: bytes, findings: Findings) -> ProxyFile | None:
+    """Parse a proxy file; None, with refusals in `findings`, if it is not even that."""
+    if len(text) > MAX_FILE_BYTES:
+        findings.refuse("too-large", "file", f"has more than {MAX_FILE_BYTES} bytes")
+        return None
+    try:
+        parts = blocks(text)
+    except ValueError:
+        findings.refuse("malformed", "file", "is not well-formed PEM")
+        return None
+    keys = [der for label, der in parts if label in _KEY_LABELS]
+    for label, _ in parts:
+        if label != b"CERTIFICATE" and label not in _KEY_LABELS | _IGNORED:
+            findings.refuse("unexpected-block", "file", f"holds a PEM block {label.decode()!r}")
+    ders = [der for label, der in parts if label == b"CERTIFICATE"]
+    if not 1 <= len(ders) <= _MAX_CERTIFICATES:
+        findings.refuse("no-certificate", "file", f"holds {len(ders)} certificates, not 1 to {_MAX_CERTIFICATES}")
+        return None
+    certificates = []
+    for index, der in enumerate(ders):
+        with findings.guard(f"certificate {index}"):
+            certificates.append(x509.load_der_x509_certificate(der))
+    if len(certificates) != len(ders):
+        return None
+    if len(keys) != 1:
+        findings.refuse("key-count", "file", f"holds {len(keys)} private keys, not one")
+    else:
+        try:
+            _check_key(keys[0], certificates[0], findings)
+        except Exception:  # the library's text could quote the key
+            findings.refuse("malformed", "file", "the private key cannot be read (is it encrypted?)")
+    return ProxyFile(tuple(certificates))

@@ -1,0 +1,1 @@
+"""Running a payload: state machine, limits, supervision."""

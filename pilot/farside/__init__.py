@@ -1,0 +1,1 @@
+"""The far side: what runs under the payload owner's account."""

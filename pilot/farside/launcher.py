@@ -1,0 +1,58 @@
+"""The one file that is started under the owner's account: it brings the parts beside it together.
+
+Placed as ``farside.py``; ``PYTHON -I -S -B RUN/payload-x/farside.py [supervisor|courier|sweep]``. The directory is not
+listable for the account, so the import system cannot search it, and the package is not installed where this runs:
+the parts are loaded by their full paths under their usual names. Python 3.9, standard library.
+"""
+# pathlib would cost the far side 2 MB, and it works by names, not by open directories.
+# ruff: noqa: PTH100, PTH120
+
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from importlib.machinery import SourceFileLoader
+
+PARTS = {
+    "supervisor": ("trees", "processes", "payload", "supervisor"),
+    "courier": ("trees", "transfer", "courier"),
+    "sweep": ("trees", "processes", "sweep"),
+}
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+
+
+def harden() -> None:
+    """Nobody else of this account may read our memory or descriptors; orphans of the payload become our children.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_CHILD_SUBREAPER, 1)):
+        if prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl refused")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+
+
+def main(argv: list[str]) -> int:
+    """Load the parts of one program and run it; returns its exit code."""
+    harden()
+    here = os.path.dirname(os.path.abspath(__file__))
+    names = PARTS[argv[1] if len(argv) > 1 else "supervisor"]
+    make = type(sys)
+    module = sys.modules["pilot"] = make("pilot")
+    package = sys.modules["pilot.farside"] = make("pilot.farside")
+    for name in names:
+        module = sys.modules[f"pilot.farside.{name}"] = make(f"pilot.farside.{name}")
+        SourceFileLoader(module.__name__, f"{here}/{name}.py").exec_module(module)
+        setattr(package, name, module)
+    code: int = module.main(here)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

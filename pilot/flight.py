@@ -1,0 +1,366 @@
+"""The life of one payload, from the claim to the landing, as a straight line.
+
+Read `serve` first: it is the flight. `fly` wraps it so that whatever happens becomes exactly one outcome, which is
+journalled before it is sent; `land` closes what was opened, in reverse order, and never masks the outcome.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from math import inf
+
+from pilot import telling
+from pilot.errors import JournalError, PilotError, UnexpectedError
+from pilot.execution.limits import Limits
+from pilot.execution.supervision import RunPlan, Supervision
+from pilot.heartbeat import Heartbeat
+from pilot.log import Teller
+from pilot.model import (
+    Command,
+    FileToFetch,
+    FileToStore,
+    FinalState,
+    MovedFile,
+    Outcome,
+    OwnerCredential,
+    Payload,
+    PayloadCredential,
+    PayloadResult,
+    Phase,
+    PilotIdentity,
+    Status,
+    StopReason,
+    StoredFile,
+    Timing,
+)
+from pilot.ports import Account, CredentialSource, Dispatcher, Gateway, Journal, Watch
+from pilot.retry import patiently
+from pilot.verdict import stop_code, verdict
+
+DIAGNOSIS_CAP = 500
+EXPIRY_MARGIN_S = 60.0
+"""A payload is stopped this long before its credential ends: afterwards no gateway call would clean up behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightPlan:
+    """What is to be done for one payload, worked out before anything is done."""
+
+    fetch: tuple[FileToFetch, ...]
+    store: tuple[FileToStore, ...]
+    log: FileToStore | None
+    argv: tuple[str, ...]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightPolicy:
+    """The site's numbers for a flight; seconds and bytes."""
+
+    grace_s: float
+    signal_grace_s: float
+    reserve_s: float
+    sample_s: float
+    staging_timeout_s: float
+    output_cap_bytes: int
+    report_retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """Everything a flight uses, put together by `assembly`."""
+
+    dispatcher: Dispatcher
+    heartbeat: Heartbeat
+    credentials: CredentialSource
+    gateway: Gateway
+    journal: Journal
+    watch: Watch
+    teller: Teller
+    policy: FlightPolicy
+    plan: Callable[[Payload], FlightPlan]
+    """Names, addresses, command line, limits. Raises PayloadInvalidError, PayloadStartError."""
+    environment: Callable[[Payload, Account], tuple[tuple[str, str], ...]]
+    """The payload's environment, built from nothing."""
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What one flight has come to so far."""
+
+    payload: Payload
+    gateway: str
+    started: float
+    started_at: datetime
+    timing: Timing
+    account: Account | None = None
+    plan: FlightPlan | None = None
+    account_name: str = ""
+    switched: bool = False
+    result: PayloadResult | None = None
+    stored: list[StoredFile] = field(default_factory=list)
+    fault: PilotError | None = None
+    log_stored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flown:
+    """How a flight ended, for the loop around flights."""
+
+    outcome: Outcome
+    fault: PilotError | None
+    delivered: bool
+    seconds: float
+
+
+def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.0, refusal: PilotError | None = None) -> Flown:
+    """Fly one claimed payload to its one outcome.
+
+    Args:
+        kit: what the flight uses.
+        pilot: who flies.
+        payload: what was claimed.
+        claim_s: seconds that the claim took, for the report.
+        refusal: set if the payload is to be reported as failed without being tried.
+
+    Raises:
+        JournalError: reason ``flown-before``: somebody already answers for this attempt, nothing was done.
+    """
+    notes = _Notes(payload, kit.gateway.name, time.monotonic(), datetime.now(UTC), Timing(claim_s=claim_s))
+    kit.teller.begin(payload.id, payload.owner)
+    kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {payload.owner or 'nobody'}")
+    landing = ExitStack()
+    try:
+        journalled = _remember_claim(kit, notes)
+        _serve_to_the_end(kit, pilot, notes, landing, refusal)
+        outcome = _outcome(kit, notes)
+        kit.heartbeat.silence()
+        if journalled:
+            _remember_outcome(kit, notes, outcome)
+        delivered = deliver(kit, outcome)
+    finally:
+        kit.heartbeat.silence()
+        land(kit, landing)
+    return Flown(outcome=outcome, fault=notes.fault, delivered=delivered, seconds=time.monotonic() - notes.started)
+
+
+def serve(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack) -> None:
+    """Obtain, board, stage in, run, stage out: the stages between claim and report."""
+    payload = notes.payload
+    _show(kit, notes, Phase.STARTING, "obtain")
+    plan = notes.plan = kit.plan(payload)
+    with _timed(notes, "obtain_s"):
+        credential = kit.credentials.obtain(payload, pilot, kit.watch)
+    telling.credential(kit.teller, credential)
+    with _timed(notes, "board_s"):
+        account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
+    _note_account(kit, pilot, notes, credential, account)
+    _show(kit, notes, Phase.RUNNING, "stage-in")
+    with _timed(notes, "stage_in_s"):
+        fetched = account.stage_in(plan.fetch, kit.policy.staging_timeout_s) if plan.fetch else ()
+    telling.moved(kit.teller, "flight.stage-in", "brought in", fetched)
+    kit.heartbeat.update(stage="run")
+    with _timed(notes, "run_s"):
+        notes.result = _run(kit, notes, plan, credential, account)
+    telling.result(kit.teller, notes.result)
+    if verdict(notes.result)[0] == 0:
+        kit.heartbeat.update(stage="stage-out")
+        with _timed(notes, "stage_out_s"):
+            stored = account.stage_out(plan.store, kit.policy.staging_timeout_s) if plan.store else ()
+        notes.stored += [_stored(notes.payload, moved) for moved in stored]
+        telling.moved(kit.teller, "flight.stage-out", "stored", stored)
+
+
+def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack, refusal: PilotError | None) -> None:
+    """`serve`, with every failure noted, and the log stored as the owner after good and bad flights alike."""
+    try:
+        if refusal is not None:
+            raise refusal
+        if notes.fault is None:
+            serve(kit, pilot, notes, landing)
+    except PilotError as fault:
+        notes.fault = fault
+    except Exception as bug:
+        notes.fault = _unexpected(kit, bug)
+    if notes.fault is not None:
+        kit.teller.say("flight.failed", f"payload {notes.payload.id} failed: {notes.fault.message}", reason=notes.fault.reason)
+    with kit.watch.shielded():
+        _store_log(kit, notes)
+
+
+def _run(kit: Kit, notes: _Notes, plan: FlightPlan, credential: PayloadCredential, account: Account) -> PayloadResult:
+    policy = kit.policy
+    watching = RunPlan(
+        limits=plan.limits,
+        grace_s=policy.grace_s,
+        signal_grace_s=policy.signal_grace_s,
+        sample_s=policy.sample_s,
+        credential_ends=_credential_ends(credential),
+    )
+    command = Command(argv=plan.argv, environment=kit.environment(notes.payload, account), output_cap_bytes=policy.output_cap_bytes)
+    kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
+    supervision = Supervision(account, watching, kit.watch, lambda usage: kit.heartbeat.update(usage=usage))
+    return supervision.run(command)
+
+
+def _credential_ends(credential: PayloadCredential) -> float:
+    if not isinstance(credential, OwnerCredential):
+        return inf
+    return time.monotonic() + (credential.not_after - datetime.now(UTC)).total_seconds() - EXPIRY_MARGIN_S
+
+
+def _store_log(kit: Kit, notes: _Notes) -> None:
+    """The log archive goes out as the owner, also after a failure; without an account nothing is uploaded."""
+    if notes.account is None or notes.plan is None or notes.plan.log is None:
+        return
+    limit = kit.policy.staging_timeout_s if kit.watch.stop is None else min(kit.policy.staging_timeout_s, kit.policy.reserve_s / 2)
+    try:
+        moved = notes.account.store_log(notes.plan.log.url, kit.teller.flight_log(), limit)
+    except PilotError as trouble:
+        kit.teller.say("flight.log", f"cannot store the log archive: {trouble.message}")
+        if notes.fault is None and notes.result is not None and verdict(notes.result)[0] == 0:
+            notes.fault = trouble
+    except Exception as bug:
+        notes.fault = notes.fault or _unexpected(kit, bug)
+    else:
+        notes.log_stored = True
+        notes.stored.append(_stored(notes.payload, replace(moved, name=notes.plan.log.name)))
+
+
+def _stored(payload: Payload, moved: MovedFile) -> StoredFile:
+    """Join what was moved with what the payload promised under that name."""
+    known = {out.lfn: out for out in (*payload.outputs, *((payload.log,) if payload.log else ()))}
+    promised = known[moved.name]
+    return StoredFile(
+        lfn=promised.lfn,
+        guid=promised.guid or str(uuid.uuid4()),
+        size_bytes=moved.size_bytes,
+        adler32=moved.adler32,
+        url=moved.url,
+        endpoint=promised.endpoint,
+    )
+
+
+def _outcome(kit: Kit, notes: _Notes) -> Outcome:
+    """Choose the one outcome. The first fault of the flight wins over what the payload says of itself."""
+    code, diagnosis = verdict(notes.result) if notes.result is not None else (0, "")
+    if code == 0 and notes.fault is not None:
+        code, diagnosis = _fault_code(kit, notes.fault), notes.fault.message
+    return Outcome(
+        payload_id=notes.payload.id,
+        attempt=notes.payload.attempt,
+        state=FinalState.FAILED if code else FinalState.FINISHED,
+        error_code=code,
+        diagnosis=diagnosis[:DIAGNOSIS_CAP],
+        result=notes.result,
+        stored=tuple(notes.stored),
+        log_tail="" if notes.log_stored else kit.teller.flight_tail(),
+        timing=notes.timing,
+        account=notes.account_name,
+        gateway=notes.gateway,
+        switched=notes.switched,
+        started_at=notes.started_at,
+        ended_at=datetime.now(UTC),
+    )
+
+
+def _fault_code(kit: Kit, fault: PilotError) -> int:
+    order = kit.watch.stop
+    if order is not None and order.reason is StopReason.SIGNAL and fault.reason == order.detail:
+        return stop_code(order.reason, order.detail)
+    return fault.panda_code
+
+
+def deliver(kit: Kit, outcome: Outcome) -> bool:
+    """Send the final state, patiently; True once the dispatcher acknowledged it. Otherwise it stays in the journal."""
+    with kit.watch.shielded():
+        try:
+            patiently(
+                lambda: kit.dispatcher.finish(outcome),
+                retries=kit.policy.report_retries,
+                watch=kit.watch,
+                on_retry=lambda trouble: kit.teller.say("report.again", f"will try again: {trouble.message}"),
+            )
+        except PilotError as trouble:
+            text = f"cannot deliver the final state of payload {outcome.payload_id}: {trouble.message}; it stays in the journal"
+            kit.teller.say("report.undelivered", text)
+            return False
+        except Exception as bug:
+            _unexpected(kit, bug)
+            return False
+    try:
+        kit.journal.delivered(outcome.payload_id, outcome.attempt)
+    except (JournalError, OSError) as trouble:
+        kit.teller.say("journal.trouble", str(trouble))
+    kit.teller.say("flight.reported", f"reported payload {outcome.payload_id} as {outcome.state.value}", code=outcome.error_code)
+    return True
+
+
+def land(kit: Kit, landing: ExitStack) -> None:
+    """Close what was opened, in reverse order; trouble is told and never masks the outcome."""
+    try:
+        with kit.watch.shielded():
+            landing.close()
+    except PilotError as trouble:
+        kit.teller.say("flight.land", f"cannot clean up completely: {trouble.message}", reason=trouble.reason)
+    except Exception as bug:
+        _unexpected(kit, bug)
+    kit.teller.end()
+
+
+def _remember_claim(kit: Kit, notes: _Notes) -> bool:
+    """The first act after the reply. A journal that cannot be written ends the flight before it begins."""
+    try:
+        kit.journal.claimed(notes.payload)
+    except JournalError as fault:
+        if fault.reason == "flown-before":
+            raise
+        notes.fault = fault
+        return False
+    return True
+
+
+def _remember_outcome(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
+    """A full disk must not keep a final state from being sent."""
+    try:
+        kit.journal.chosen(outcome)
+    except JournalError as trouble:
+        kit.teller.say("journal.trouble", trouble.message)
+        notes.fault = notes.fault or trouble
+
+
+def _unexpected(kit: Kit, bug: Exception) -> UnexpectedError:
+    """An exception nobody foresaw: its traceback goes to the pilot's own log, its name to the report."""
+    trace = "".join(traceback.format_exception(bug))
+    kit.teller.say("bug", f"unexpected {type(bug).__name__} in the pilot; see the log", flight=False, traceback=trace[-8000:])
+    fault = UnexpectedError(f"cannot go on: unexpected {type(bug).__name__} in the pilot; please report this with the pilot's log")
+    fault.__cause__ = bug
+    return fault
+
+
+@contextmanager
+def _timed(notes: _Notes, name: str) -> Iterator[None]:
+    """Note how long a stage took, also when it failed."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        notes.timing = replace(notes.timing, **{name: time.monotonic() - begun})
+
+
+def _show(kit: Kit, notes: _Notes, phase: Phase, stage: str) -> None:
+    payload = notes.payload
+    kit.heartbeat.show(
+        Status(payload_id=payload.id, attempt=payload.attempt, phase=phase, stage=stage, started_at=notes.started_at)
+    )
+
+
+def _note_account(kit: Kit, pilot: PilotIdentity, notes: _Notes, credential: PayloadCredential, account: Account) -> None:
+    notes.account_name, notes.switched = account.name, account.switched
+    telling.boarded(kit.teller, pilot, notes.payload, credential, account, kit.gateway.name)

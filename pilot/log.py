@@ -1,0 +1,131 @@
+"""What the pilot says: lines for people on stderr, JSON lines for programs, a log per flight.
+
+Every record has a stable event name. Nothing that looks like a credential passes the filter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+FLIGHT_LOG_CAP_BYTES = 256_000
+TAIL_CAP_BYTES = 1_000
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
+_BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{8,}")
+_TOKEN_FIELD = re.compile(r"(?i)((?:token|passphrase|password|secret)\"?\s*[=:]\s*\"?)[^\s\",}]{6,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Remove credentials from a text, make control characters visible: no forged lines, no terminal escapes."""
+    text = _PEM.sub("<redacted>", text)
+    text = _BEARER.sub(r"\1<redacted>", text)
+    text = _TOKEN_FIELD.sub(r"\1<redacted>", text)
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+class Teller:
+    """Tells what happens, to everybody who should hear it.
+
+    Args:
+        people: stream for human lines, usually stderr.
+        log_path: file for JSON lines, empty for none; made with mode 0600.
+        audit_path: file for security events, empty for none; made with mode 0600.
+        context: fields that stand in every JSON record (pilot, host).
+    """
+
+    def __init__(
+        self, people: TextIO = sys.stderr, *, log_path: str = "", audit_path: str = "", context: Mapping[str, str] | None = None
+    ) -> None:
+        self._people = people
+        self._context = dict(context or {})
+        self._log = _open_private(log_path)
+        self._audit = _open_private(audit_path)
+        self._flight: list[str] = []
+        self._flight_bytes = 0
+        self._fields: dict[str, str] = {}
+
+    def begin(self, payload_id: str, owner: str) -> None:
+        """A flight starts: its own log is empty, its records carry payload and owner."""
+        self._flight, self._flight_bytes = [], 0
+        self._fields = {"payload": payload_id, "owner": owner}
+
+    def end(self) -> None:
+        """The flight is over."""
+        self.begin("", "")
+        self._fields = {}
+
+    def say(self, event: str, text: str, *, flight: bool = True, **fields: object) -> None:
+        """Tell one thing.
+
+        Args:
+            event: stable name for programs, e.g. ``flight.run``.
+            text: a line for people.
+            flight: False for what must not travel in the flight's log to the owner (site details).
+            fields: further values for the JSON record.
+        """
+        line = clean(text)
+        stamp = datetime.now(UTC)
+        self._print(f"{stamp:%H:%M:%S} {line}")
+        if flight and self._fields and self._flight_bytes < FLIGHT_LOG_CAP_BYTES:
+            entry = f"{stamp:%Y-%m-%dT%H:%M:%SZ} {event} {line}"
+            self._flight.append(entry)
+            self._flight_bytes += len(entry) + 1
+        self._record(self._log, stamp, event, line, fields)
+
+    def audit(self, event: str, **fields: object) -> None:
+        """Record a security event: who, what, for whom, as whom."""
+        stamp = datetime.now(UTC)
+        self._record(self._audit, stamp, event, "", fields)
+        self._record(self._log, stamp, event, "", fields)
+
+    def flight_log(self) -> bytes:
+        """The log of this flight alone, as it may travel to the owner."""
+        return ("\n".join(self._flight) + "\n").encode()
+
+    def flight_tail(self) -> str:
+        """The bounded end of the flight's log, for the report."""
+        return self.flight_log()[-TAIL_CAP_BYTES:].decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Close the files."""
+        for stream in (self._log, self._audit):
+            if stream is not None:
+                stream.close()
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, file=self._people, flush=True)
+        except OSError:
+            return  # nobody listens any more (closed pipe, full disk): not a reason to lose a payload
+
+    def _record(self, stream: TextIO | None, stamp: datetime, event: str, text: str, fields: Mapping[str, object]) -> None:
+        if stream is None:
+            return
+        record: dict[str, object] = {"at": stamp.isoformat(), "event": event, **self._context, **self._fields, "text": text}
+        record |= {key: clean(value) if isinstance(value, str) else value for key, value in fields.items()}
+        try:
+            stream.write(json.dumps(record, default=str) + "\n")
+            stream.flush()
+        except OSError:
+            return  # see _print
+
+
+def _open_private(path: str) -> TextIO | None:
+    if not path:
+        return None
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(fd, "a", encoding="utf-8")
+
+
+def quiet_libraries() -> None:
+    """Libraries log nothing below errors: their debug lines may hold headers or bodies."""
+    logging.getLogger().setLevel(logging.ERROR)

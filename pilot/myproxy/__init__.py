@@ -1,0 +1,1 @@
+"""Retrieval of the payload owner's proxy from a MyProxy server."""

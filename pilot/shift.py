@@ -1,0 +1,148 @@
+"""The loop around flights: one pilot takes payload after payload until there is no work, no time, or no sense in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pilot.errors import (
+    DispatcherUnreachableError,
+    JournalError,
+    PayloadInvalidError,
+    PilotError,
+    ProxyExpiredError,
+    UnexpectedError,
+)
+from pilot.flight import Flown, Kit, fly
+from pilot.model import Payload, PilotIdentity, Slot
+from pilot.retry import patiently
+from pilot.watch import SelectorWatch, stop_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftPolicy:
+    """How long and how often to ask. Seconds; `ends_at` is a monotonic time."""
+
+    max_payloads: int
+    ends_at: float
+    patience_s: float
+    poll_s: float
+    claim_retries: int
+    min_proxy_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShiftResult:
+    """How the shift ended: `error` is None for a good end."""
+
+    flown: tuple[Flown, ...]
+    error: PilotError | None
+    reason: str
+    """Why no further payload was asked for."""
+
+
+class Shift:
+    """Claims and flies, one payload at a time."""
+
+    def __init__(self, kit: Kit, watch: SelectorWatch, policy: ShiftPolicy, slot: Callable[[], Slot]) -> None:
+        self._kit = kit
+        self._watch = watch
+        self._policy = policy
+        self._slot = slot
+        self._flown: list[Flown] = []
+
+    def work(self, pilot: PilotIdentity) -> ShiftResult:
+        """Work until there is a reason to stop; never raises a PilotError, it is in the result."""
+        try:
+            reason = self._work(pilot)
+        except PilotError as error:
+            return ShiftResult(flown=tuple(self._flown), error=error, reason=error.reason or type(error).__name__)
+        return ShiftResult(flown=tuple(self._flown), error=self._stopped(), reason=reason)
+
+    def _work(self, pilot: PilotIdentity) -> str:
+        last_work = time.monotonic()
+        while True:
+            ended = self._reason_to_end()
+            if ended:
+                return ended
+            self._check_proxy(pilot)
+            begun = time.monotonic()
+            payload, refusal = self._claim(pilot)
+            if payload is None:
+                self._kit.teller.say("shift.no-work", f"no work for queue {self._slot().queue}")
+                if time.monotonic() >= last_work + self._policy.patience_s:
+                    return "no work"
+                self._watch.wait({}, min(time.monotonic() + self._policy.poll_s, last_work + self._policy.patience_s, self._policy.ends_at))
+                continue
+            self._fly(pilot, payload, refusal, time.monotonic() - begun)
+            last_work = time.monotonic()
+
+    def _reason_to_end(self) -> str:
+        """Why the next payload is not asked for; empty to go on."""
+        if self._watch.stop is not None:
+            return "stopped"
+        if len(self._flown) >= self._policy.max_payloads:
+            return "maximum number of payloads"
+        if time.monotonic() >= self._policy.ends_at:
+            return "lifetime"
+        return ""
+
+    def _check_proxy(self, pilot: PilotIdentity) -> None:
+        left = (pilot.not_after - datetime.now(UTC)).total_seconds()
+        if left < self._policy.min_proxy_s:
+            path = pilot.credential.path
+            raise ProxyExpiredError(f"cannot ask for work: the pilot's proxy {path} lives {max(left, 0):.0f} s more; give a fresh proxy")
+
+    def _claim(self, pilot: PilotIdentity) -> tuple[Payload | None, PilotError | None]:
+        """One payload, perhaps with the reason why it must be refused at once."""
+        try:
+            return patiently(
+                lambda: self._ask(pilot),
+                retries=self._policy.claim_retries,
+                watch=self._watch,
+                on_retry=lambda trouble: self._kit.teller.say("claim.again", f"will ask again: {trouble.message}"),
+            ), None
+        except PayloadInvalidError as invalid:
+            if not invalid.payload_id:
+                raise
+            return _unreadable(invalid), invalid
+
+    def _ask(self, pilot: PilotIdentity) -> Payload | None:
+        with self._watch.interrupting():
+            return self._kit.dispatcher.claim(pilot, self._slot())
+
+    def _fly(self, pilot: PilotIdentity, payload: Payload, refusal: PilotError | None, claim_s: float) -> None:
+        self._watch.begin(payload.id)
+        try:
+            flown = fly(self._kit, pilot, payload, claim_s=claim_s, refusal=refusal)
+        except JournalError as twice:
+            raise JournalError(f"{twice.message}; the pilot stops here", reason=twice.reason) from twice
+        finally:
+            self._watch.end()
+        self._flown.append(flown)
+        if not flown.delivered:
+            text = f"cannot deliver the final state of payload {payload.id}; it stays in the journal for the next start"
+            raise DispatcherUnreachableError(text, reason="undelivered")
+        if flown.fault is not None and flown.fault.ends_pilot:
+            raise flown.fault
+
+    def _stopped(self) -> PilotError | None:
+        order = self._watch.stop
+        return stop_error(order) if order is not None else None
+
+
+def _unreadable(invalid: PayloadInvalidError) -> Payload:
+    """Stands for a job whose definition cannot be used, so that it can be reported as failed."""
+    return Payload(id=invalid.payload_id, attempt=invalid.attempt, owner="", label="", transformation="", parameters="")
+
+
+def exit_error(error: BaseException) -> PilotError:
+    """The PilotError by which any exception is told at the edge."""
+    if isinstance(error, PilotError):
+        return error
+    unexpected = UnexpectedError(f"cannot go on: unexpected {type(error).__name__} in the pilot; please report this with the pilot's log")
+    unexpected.__cause__ = error
+    return unexpected
+

@@ -1,0 +1,1 @@
+"""The slot that the batch system gave."""

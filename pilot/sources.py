@@ -1,0 +1,66 @@
+"""The credential sources that need no server: a file, none at all, a choice between sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pilot.errors import CredentialUnavailableError, PilotError
+from pilot.model import NoCredential, OwnerCredential, Payload, PayloadCredential, PilotIdentity
+from pilot.ports import CredentialSource, Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """Source `file`: the VO's production proxy from a file at the site, for production payloads.
+
+    The subject must be the configured one, whatever owner the payload names: the site vouches for this file only.
+    """
+
+    path: str
+    dn: str
+    """The only subject that the proxy may have."""
+    read: Callable[[str], bytes]
+    """Reads a private file safely; raises PilotError for a missing, foreign or readable-by-others file."""
+    accept: Callable[[bytes, str, PilotIdentity], OwnerCredential]
+    """Verifies PEM against an owner string, and that it is not the pilot's own."""
+
+    def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:  # noqa: ARG002 - reading a file waits for nothing
+        """Read and verify the file; raises as `ports.CredentialSource` says."""
+        try:
+            pem = self.read(self.path)
+        except (PilotError, OSError) as error:
+            words = error.strerror or "read error" if isinstance(error, OSError) else str(error)
+            message = f"cannot use the production proxy {self.path} for payload {payload.id}: {words}"
+            remedy = "the site must provide this file, owned by the pilot's account, mode 0600"
+            raise CredentialUnavailableError(f"{message}; {remedy}", reason="file-unusable") from error
+        return self.accept(pem, self.dn, pilot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoneSource:
+    """Source `none`: the site says that payloads of this class run without a credential."""
+
+    def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> NoCredential:  # noqa: ARG002 - nothing is fetched
+        """Return that there is none."""
+        return NoCredential(owner=payload.owner)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByLabelSource:
+    """The source that the site chose for the payload's class; a class without a choice is refused."""
+
+    sources: Mapping[str, CredentialSource] = field(default_factory=dict)
+    """Payload label → source."""
+
+    def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> PayloadCredential:
+        """Ask the source of the payload's class; raises as `ports.CredentialSource` says."""
+        source = self.sources.get(payload.label)
+        if source is None:
+            known = ", ".join(sorted(self.sources)) or "none"
+            raise CredentialUnavailableError(
+                f"cannot get a credential for payload {payload.id}: the site names no source for payloads of class {payload.label!r} "
+                f"(it does for: {known}); add the class to credentials.sources of the site configuration",
+                reason="no-source",
+            )
+        return source.obtain(payload, pilot, watch)

@@ -1,0 +1,66 @@
+"""How the stages of a flight are told, in lines that a person can follow."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pilot.log import Teller
+from pilot.model import MovedFile, OwnerCredential, Payload, PayloadCredential, PayloadResult, PilotIdentity
+from pilot.ports import Account
+from pilot.verdict import verdict
+
+
+def admitted(teller: Teller, pilot: PilotIdentity) -> None:
+    """Who am I?"""
+    hours = (pilot.not_after - datetime.now(UTC)).total_seconds() / 3600
+    teller.say("pilot.admitted", f"I am {pilot.dn}, role {pilot.role}, proxy good for {hours:.1f} h")
+    teller.audit("pilot.admitted", pilot_dn=pilot.dn, role=pilot.role, vo=pilot.vo)
+
+
+def credential(teller: Teller, obtained: PayloadCredential) -> None:
+    """For whom do I work?"""
+    if not isinstance(obtained, OwnerCredential):
+        teller.say("flight.obtained", "this class of payloads runs without a credential, as the site says")
+        return
+    hours = (obtained.not_after - datetime.now(UTC)).total_seconds() / 3600
+    teller.say("flight.obtained", f"obtained the owner's proxy: {obtained.dn}, good for {hours:.1f} h")
+
+
+def boarded(  # noqa: PLR0917 - the six facts of the record
+    teller: Teller, pilot: PilotIdentity, payload: Payload, obtained: PayloadCredential, account: Account, gateway: str
+) -> None:
+    """As whom? Also the audit record by which a (host, uid, time) leads to pilot, owner, payload."""
+    how = f"switched to account {account.name} (uid {account.uid}) through {gateway}"
+    if not account.switched:
+        how = f"NOT switched: running in the pilot's own account {account.name} (uid {account.uid}), as the site says"
+    teller.say("flight.boarded", how, uid=account.uid)
+    teller.audit(
+        "identity.boarded",
+        pilot_dn=pilot.dn,
+        owner_dn=obtained.dn if isinstance(obtained, OwnerCredential) else "",
+        payload_owner=payload.owner,
+        payload_id=payload.id,
+        attempt=payload.attempt,
+        account=account.name,
+        uid=account.uid,
+        switched=account.switched,
+        gateway=gateway,
+    )
+
+
+def moved(teller: Teller, event: str, verb: str, files: tuple[MovedFile, ...]) -> None:
+    """What moved?"""
+    if files:
+        total = sum(one.size_bytes for one in files)
+        names = ", ".join(one.name for one in files[:5]) + (", ..." if len(files) > 5 else "")
+        teller.say(event, f"{verb} {len(files)} file(s), {total / 1e6:.1f} MB, checksums agree: {names}")
+
+
+def result(teller: Teller, ended: PayloadResult) -> None:
+    """How did it end?"""
+    _, diagnosis = verdict(ended)
+    usage = ended.usage
+    text = diagnosis or "payload ended with exit code 0"
+    swept = f"; {ended.killed_survivors} left-over process(es) killed" if ended.killed_survivors else ""
+    used = f"{ended.wall_s:.1f} s, CPU {usage.cpu_s:.1f} s, memory {max(usage.max_rss_bytes, usage.rss_bytes) / 1e6:.0f} MB"
+    teller.say("flight.ended", f"{text} ({used}){swept}", exit_code=ended.exit_code, signal=ended.signal)

@@ -1,0 +1,1 @@
+"""Components of a grid site that run on loopback."""

@@ -1,0 +1,292 @@
+"""A small MyProxy server inside this process, for machines without the real one.
+
+It speaks what myproxy-server 6.2.14 was measured to speak: GSI's byte, the NUL under TLS 1.3, unframed certificates, the
+texts of its refusals. It keeps credentials in memory, answers only GET, and asks `redeem` about every passphrase.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from pilot.credentials.pem import blocks
+from pilot.credentials.trust import DirectoryTrust
+from pilot.credentials.values import CredentialRefusedError
+from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, encode_chain, encode_reply, parse_get
+from pilot.testbed.myproxy_delegation import delegate
+from pilot.testbed.myproxy_peer import peer_identity
+from pilot.testbed.myproxy_policy import Retrievers
+from pilot.testbed.pki import Credential
+from pilot.tls import sealed_file
+
+MAX_REQUEST_BYTES = 64 * 1024
+CONNECTION_TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 64
+
+
+class Fault(Enum):
+    """How the server misbehaves, for tests and demonstrations."""
+
+    CLOSE_EARLY = "close-early"
+    """Closes each connection before the handshake."""
+    HANG = "hang"
+    """Accepts and stays silent."""
+    HANG_AFTER_REQUEST = "hang-after-request"
+    CLOSE_AFTER_REQUEST = "close-after-request"
+    """Redeems the token, then closes: the lost reply."""
+    GARBAGE = "garbage"
+    """Answers the request with something that is not the protocol."""
+    SUBSTITUTE = "substitute"
+    """Hands out proxies from `substitute` instead of the stored credential."""
+    WRONG_KEY = "wrong-key"
+    """Hands out a chain for another key than the one it was asked to sign."""
+
+
+class EmbeddedMyProxy:
+    """The server; use as a context manager, or `start` and `stop`.
+
+    Args:
+        credential: host certificate and key.
+        cert_dir: CA directory by which clients are verified, CRLs of the whole chain included. voms_dir: for their attributes.
+        redeem: called with username and passphrase once per request that got so far; True consumes the token.
+        port: 0: any free one.
+    """
+
+    def __init__(
+        self,
+        credential: Credential,
+        cert_dir: Path,
+        voms_dir: Path,
+        *,
+        redeem: Callable[[str, str], bool],
+        retrievers: Retrievers | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.fault: Fault | None = None
+        self.substitute: Credential | None = None
+        self._redeem = redeem
+        self._retrievers = retrievers or Retrievers()
+        self._trust = DirectoryTrust(cert_dir, voms_dir)
+        self._context = _server_context(credential, cert_dir)
+        self._place = (host, port)
+        self._stored: dict[tuple[str, str], Credential] = {}
+        self._listener: socket.socket | None = None
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    @property
+    def server(self) -> str:
+        """Where it listens, as clients name it: ``localhost:port``."""
+        if self._listener is None:
+            msg = "the server is not started"
+            raise RuntimeError(msg)
+        return f"localhost:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> EmbeddedMyProxy:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; returns when connections are accepted. Raises OSError."""
+        self._listener = socket.create_server(self._place, backlog=MAX_CONNECTIONS)
+        self._spawn(self._accept, self._listener)
+
+    def stop(self) -> None:
+        """Close everything and wait for the threads."""
+        self._stopping.set()
+        with self._lock:
+            victims = [*self._open, *([self._listener] if self._listener else [])]
+        for victim in victims:
+            with contextlib.suppress(OSError):
+                victim.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in it; closing alone would not
+        for thread in self._threads:
+            thread.join(CONNECTION_TIMEOUT_S)
+        if self._listener is not None:
+            self._listener.close()
+
+    def deposit(self, username: str, credential_pem: bytes, credname: str = "") -> None:
+        """Store a credential: proxy (or certificate), unencrypted key, chain."""
+        self._stored[username, credname] = credential_from_pem(credential_pem)
+
+    def _spawn(self, work: Callable[[socket.socket], None], connection: socket.socket) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=work, args=(connection,), name="embedded-myproxy", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if len(self._open) >= MAX_CONNECTIONS:
+                    connection.close()
+                    continue
+                self._open.add(connection)
+            self._spawn(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        """One connection; whatever the client does wrong ends this connection only."""
+        try:
+            connection.settimeout(CONNECTION_TIMEOUT_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.fault is Fault.HANG:
+                _hang(connection)
+            elif self.fault is not Fault.CLOSE_EARLY:
+                self._converse(connection)
+        except (OSError, ProtocolError, ValueError):
+            return
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            connection.close()
+
+    def _converse(self, connection: socket.socket) -> None:
+        # A duplicate goes into the TLS socket, so that `stop` can still reach the connection through ours.
+        with self._context.wrap_socket(connection.dup(), server_side=True) as tls:
+            if tls.version() == "TLSv1.3":
+                tls.sendall(b"\0")
+            received = _Incoming(tls)
+            if received.exactly(1) != b"0":
+                return
+            try:
+                request = parse_get(received.message())
+            except ProtocolError as error:
+                tls.sendall(encode_reply(Reply(status=1, errors=(str(error),))))
+                return
+            source, limited = self._decide(request, tls)
+            if isinstance(source, Reply):
+                tls.sendall(encode_reply(source))
+            elif not self._misbehave(tls, connection):
+                tls.sendall(encode_reply(Reply(status=0)))
+                self._hand_out(source, request, received, limited=limited)
+
+    def _decide(self, request: GetRequest, tls: ssl.SSLSocket) -> tuple[Credential | Reply, bool]:
+        """Say which credential to delegate from, or why none: in the real server's order, policy before token."""
+        try:
+            dn, fqans, limited = peer_identity(tls, self._trust)
+        except CredentialRefusedError:
+            return _no("authentication failed"), False
+        stored = self._stored.get((request.username, request.credname))
+        if not request.username:
+            return _no("Invalid username received."), False
+        if stored is None:
+            named = f' and credential name "{request.credname}"' if request.credname else ""
+            return _no(f'No credentials exist with username "{request.username}"{named}.'), False
+        if not self._retrievers.admits(dn, fqans):
+            policies = ("trusted_retrievers", "authorized_retrievers", "authorized_renewers")
+            return _no(*(f'"{dn}" not authorized by server\'s {policy} policy' for policy in policies)), False
+        if not self._redeem(request.username, request.passphrase.reveal()):
+            return _no("invalid password"), False
+        if self.fault is Fault.SUBSTITUTE and self.substitute is not None:
+            stored = self.substitute
+        return stored, limited
+
+    def _misbehave(self, tls: ssl.SSLSocket, connection: socket.socket) -> bool:
+        if self.fault is Fault.HANG_AFTER_REQUEST:
+            _hang(connection)
+        elif self.fault is Fault.GARBAGE:
+            tls.sendall(b"<html>this is not MyProxy</html>\0")
+        return self.fault in (Fault.HANG_AFTER_REQUEST, Fault.GARBAGE, Fault.CLOSE_AFTER_REQUEST)
+
+    def _hand_out(self, issuer: Credential, request: GetRequest, received: _Incoming, *, limited: bool) -> None:
+        try:
+            chain = delegate(issuer, received.der(), request.lifetime_s, limited=limited)
+        except (ValueError, ProtocolError):
+            received.tls.sendall(encode_reply(_no("Unable to delegate credentials.")))
+            return
+        if self.fault is Fault.WRONG_KEY:
+            chain = chain[1:]
+        received.tls.sendall(encode_chain(chain) + encode_reply(Reply(status=0)))
+
+
+class _Incoming:
+    """Reads what a client sends, within limits."""
+
+    def __init__(self, tls: ssl.SSLSocket) -> None:
+        self.tls = tls
+        self._buffer = b""
+
+    def exactly(self, count: int) -> bytes:
+        """The next bytes of this number."""
+        while len(self._buffer) < count:
+            self._more()
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def message(self) -> bytes:
+        """The next message; clients may leave the closing NUL out, so the end of the LIFETIME line and of the data will do."""
+        while b"\0" not in self._buffer and not (b"\nLIFETIME=" in self._buffer and self._buffer.endswith(b"\n")):
+            self._more()
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        return text
+
+    def der(self) -> bytes:
+        """The next DER sequence."""
+        from pilot.myproxy.protocol import der_length
+
+        while (size := der_length(self._buffer, 0)) is None or len(self._buffer) < size:
+            self._more()
+        return self.exactly(size)
+
+    def _more(self) -> None:
+        data = self.tls.recv(16 * 1024)
+        if not data:
+            msg = "the client closed the connection"
+            raise ConnectionResetError(msg)
+        self._buffer += data
+        if len(self._buffer) > MAX_REQUEST_BYTES:
+            msg = "the client sends too much"
+            raise ProtocolError(msg)
+
+
+def credential_from_pem(pem: bytes) -> Credential:
+    """Read certificate, key and chain from a proxy file's bytes. Raises ValueError."""
+    found = blocks(pem)
+    certificates = [x509.load_der_x509_certificate(der) for label, der in found if label == b"CERTIFICATE"]
+    begin = pem.find(b"-----BEGIN", pem.find(b"-----END CERTIFICATE")) if pem.lstrip().startswith(b"-----BEGIN CERT") else 0
+    key = load_pem_private_key(pem[begin:], password=None)
+    if not certificates or not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        msg = "the credential has no certificate, or a key that is neither RSA nor elliptic-curve"
+        raise ValueError(msg)
+    return Credential(certificates[0], key, tuple(certificates[1:]))
+
+
+def _server_context(credential: Credential, cert_dir: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS | ssl.VERIFY_CRL_CHECK_CHAIN
+    context.num_tickets = 0  # as the real server: without tickets the handshake ends with GSI's NUL
+    context.load_verify_locations(capath=str(cert_dir))
+    with sealed_file(credential.cert_pem() + credential.key_pem()) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+def _hang(connection: socket.socket) -> None:
+    """Stay silent until the client closes or the server stops."""
+    connection.settimeout(None)
+    while connection.recv(4096):
+        pass
+
+
+def _no(*errors: str) -> Reply:
+    return Reply(status=1, errors=errors)

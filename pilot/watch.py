@@ -1,0 +1,169 @@
+"""The one selector in which the main thread waits."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from pilot.errors import PayloadKilledError, PilotError, StoppedError
+from pilot.model import Order, StopOrder, StopReason
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1)
+"""Each of them means: end in good order. Batch systems differ in which they send (TERM mostly, XCPU and USR1 as warnings)."""
+CALL_GRACE_S = 2.0
+"""How long after a signal an answer to a request on its way is still waited for."""
+
+
+class CallInterruptedError(StoppedError):
+    """A stop signal cut off a blocking request."""
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Signals act through the wake-up descriptor only."""
+
+
+class SelectorWatch:
+    """`ports.Watch` and `ports.Orders` on one epoll selector, a wake-up pipe and signal handlers that do nothing.
+
+    Use as a context manager in the main thread; the former signal handlers come back at the end.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signal_reader, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._given: list[tuple[str, Order]] = []
+        self._current = ""
+        self._signal: StopOrder | None = None
+        self._kill: StopOrder | None = None
+        self._shields = 0
+        self._old_handlers: dict[int, object] = {}
+        self._old_wakeup = -1
+
+    def __enter__(self) -> SelectorWatch:
+        self._old_wakeup = signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            self._old_handlers[number] = signal.signal(number, _ignore)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._old_wakeup)
+        for fd in (self._reader, self._writer, self._signal_reader, self._signal_writer):
+            os.close(fd)
+
+    def begin(self, payload_id: str) -> None:
+        """A flight starts: kill orders for other payloads no longer count."""
+        self._current = payload_id
+        self._kill = None
+
+    def end(self) -> None:
+        """The flight is over; what arrives for its payload is ignored from now on."""
+        self.begin("")
+
+    def give(self, payload_id: str, order: Order) -> None:
+        """Hand over an order from another thread (`ports.Orders`)."""
+        self._given.append((payload_id, order))
+        _nudge(self._writer)
+
+    @property
+    def stop(self) -> StopOrder | None:
+        """The stop order that stands; a signal outranks the dispatcher, it concerns the whole pilot."""
+        self._collect()
+        return self._signal or self._kill
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Stop orders wake waits in this context but do not raise."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+
+    def wait(self, interest: Mapping[int, int], deadline: float) -> frozenset[int]:
+        """Wait as `ports.Watch.wait` says."""
+        if not self._shields:
+            self._raise_if_stopped()
+        with selectors.DefaultSelector() as selector:
+            for fd, events in interest.items():
+                selector.register(fd, events)
+            for fd in (self._reader, self._signal_reader):
+                selector.register(fd, selectors.EVENT_READ)
+            ready = frozenset(key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic())))
+        if ready & {self._reader, self._signal_reader}:
+            self._collect()
+            if not self._shields:
+                self._raise_if_stopped()
+        return ready - {self._reader, self._signal_reader}
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Inside this context a blocking library call is cut off soon after a stop signal.
+
+        Only for requests that have no descriptor to select on. A reply that comes within `CALL_GRACE_S` is still
+        taken, so that a payload assigned in that moment is reported and not lost.
+
+        Raises:
+            CallInterruptedError: the call was cut off.
+        """
+        self._raise_if_stopped()
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            signal.setitimer(signal.ITIMER_REAL, CALL_GRACE_S)
+
+        def on_alarm(_number: int, _frame: FrameType | None) -> None:
+            raise CallInterruptedError("cannot wait longer for the dispatcher: the pilot was told to stop")
+
+        old_alarm = signal.signal(signal.SIGALRM, on_alarm)
+        for number in STOP_SIGNALS:
+            signal.signal(number, on_signal)
+        try:
+            yield
+        finally:
+            for number in STOP_SIGNALS:
+                signal.signal(number, _ignore)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old_alarm)
+
+    def _collect(self) -> None:
+        """Turn what lies in the pipes into standing orders."""
+        for number in _drain(self._signal_reader):
+            if number in STOP_SIGNALS and self._signal is None:
+                self._signal = StopOrder(reason=StopReason.SIGNAL, detail=signal.Signals(number).name)
+        _drain(self._reader)
+        while self._given:
+            payload_id, order = self._given.pop(0)
+            if payload_id == self._current and self._kill is None:
+                self._kill = StopOrder(reason=StopReason.KILL_ORDER, detail=order.value)
+
+    def _raise_if_stopped(self) -> None:
+        order = self.stop
+        if order is not None:
+            raise stop_error(order)
+
+
+def stop_error(order: StopOrder) -> PilotError:
+    """The error that a stop order becomes where it ends a stage."""
+    if order.reason is StopReason.SIGNAL:
+        return StoppedError(f"the pilot was told to stop by {order.detail}; it did so in good order", reason=order.detail)
+    return PayloadKilledError(f"the dispatcher ordered the payload to be killed ({order.detail})", reason=order.detail)
+
+
+def _nudge(fd: int) -> None:
+    try:
+        os.write(fd, b"!")
+    except BlockingIOError:
+        return  # the pipe is full: the reader will wake anyway
+
+
+def _drain(fd: int) -> bytes:
+    try:
+        return os.read(fd, 4096)
+    except BlockingIOError:
+        return b""

@@ -1,0 +1,41 @@
+"""Shared test set-up: capabilities of the machine, the long batteries, the table at the end of the run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support.capabilities import CAPABILITIES, REQUIRED_IN_CI, missing
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long batteries too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="a long battery; give --long"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            reason = missing(name)
+            if reason is None:
+                continue
+            if IN_CI and name in REQUIRED_IN_CI:
+                pytest.fail(f"in CI {name} must be there, but {reason}", pytrace=False)
+            pytest.skip(f"needs {name}: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("capabilities of this machine")
+    for name in CAPABILITIES:
+        reason = missing(name)
+        terminalreporter.write_line(f"{name:<16} {'yes' if reason is None else 'no: ' + reason}")

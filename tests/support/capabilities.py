@@ -1,0 +1,56 @@
+"""What this machine can do, each capability probed once by what it is used for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+
+def _program(*names: str) -> Callable[[], str | None]:
+    def probe() -> str | None:
+        absent = [name for name in names if not (shutil.which(name) or Path("/usr/sbin", name).exists())]
+        return f"{', '.join(absent)} not installed" if absent else None
+
+    return probe
+
+
+def _pam_wrapper() -> str | None:
+    found = glob.glob("/usr/lib/*/libpam_wrapper.so*") + glob.glob("/usr/lib*/libpam_wrapper.so*")
+    return None if found else "libpam_wrapper.so not installed"
+
+
+def _namespaces() -> str | None:
+    from pilot.testbed import namespace
+
+    return namespace.available()
+
+
+def _account_switch() -> str | None:
+    """A setuid program of ours in a private namespace."""
+    if os.geteuid() != 0:
+        return "not root"
+    return _namespaces() or _program("gcc")() or (None if Path("/usr/include/openssl/x509.h").exists() else "libssl-dev not installed")
+
+
+CAPABILITIES: dict[str, Callable[[], str | None]] = {
+    "openssl": _program("openssl"),
+    "gcc": _program("gcc"),
+    "myproxy-server": _program("myproxy-server"),
+    "pam-wrapper": _pam_wrapper,
+    "voms-clients": _program("voms-proxy-fake", "voms-proxy-info"),
+    "globus": _program("grid-proxy-init", "grid-proxy-info"),
+    "myproxy-client": _program("myproxy-logon"),
+    "namespaces": _namespaces,
+    "account-switch": _account_switch,
+}
+REQUIRED_IN_CI = frozenset(CAPABILITIES)
+
+
+@cache
+def missing(name: str) -> str | None:
+    """Why a capability is missing; None if it is there."""
+    return CAPABILITIES[name]()

@@ -1,0 +1,64 @@
+# Set-up shared by the demo and the tests: Debian packages (as root on Debian), a virtual environment. Sourced, not run.
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "cannot continue: $*"; exit 75; }
+
+# packages the testbed's real servers and the gLExec emulation need
+TESTBED_PACKAGES=(python3 python3-venv gcc libc6-dev libssl-dev openssl myproxy-server libmyproxy-voms voms-clients libpam-wrapper util-linux)
+# further ones that only tests use, as oracles
+TEST_PACKAGES=(myproxy globus-proxy-utils procps)
+
+is_debian_root() { [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; }
+
+missing_packages() {
+  local package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s\n' "$package"
+  done
+}
+
+# install_packages NAME...: lists what is missing, then installs it without recommended packages and without starting services
+install_packages() {
+  is_debian_root || return 0
+  local missing policy=/usr/sbin/policy-rc.d made_policy=
+  mapfile -t missing < <(missing_packages "$@")
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  say "installing Debian packages: ${missing[*]}"
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=1
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  local rc=0
+  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"; } \
+    </dev/null >"${TMPDIR:-/tmp}/pilot-apt.$$" 2>&1 || rc=$?
+  if [ -n "$made_policy" ]; then rm -f "$policy"; trap - EXIT; fi
+  if [ "$rc" -ne 0 ]; then
+    tail -n 15 "${TMPDIR:-/tmp}/pilot-apt.$$" >&2
+    die "apt-get failed (exit $rc); see ${TMPDIR:-/tmp}/pilot-apt.$$, or install by hand: ${missing[*]}"
+  fi
+  rm -f "${TMPDIR:-/tmp}/pilot-apt.$$"
+}
+
+# find_python: prints a Python 3.11+ with venv; one that other accounts can reach is preferred
+find_python() {
+  local candidate
+  for candidate in "${PILOT_BASE_PYTHON:-}" /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
+    [ -n "$candidate" ] && candidate=$(command -v "$candidate") || continue
+    "$candidate" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { printf '%s\n' "$candidate"; return 0; }
+  done
+  return 1
+}
+
+# make_venv DIR EXTRA: virtual environment in DIR with the project and its extra (empty, or "test"); quick when nothing changed
+make_venv() {
+  local dir=$1 extra=$2 python stamp
+  stamp=$(cat "$PROJECT/pyproject.toml" "$PROJECT/wrappers/lib/setup.bash" | cksum)
+  [ "$(cat "$dir/.stamp-$extra" 2>/dev/null)" = "$stamp" ] && return 0
+  python=$(find_python) || die "no Python 3.11 or newer with venv; install python3 and python3-venv"
+  say "making the virtual environment $dir with $python"
+  [ -x "$dir/bin/python" ] || "$python" -m venv "$dir" || die "cannot make a virtual environment in $dir"
+  "$dir/bin/python" -I -m pip install --quiet --disable-pip-version-check --editable "$PROJECT${extra:+[$extra]}" </dev/null >&2 ||
+    die "pip could not install the dependencies; is a Python package index reachable?"
+  printf '%s\n' "$stamp" >"$dir/.stamp-$extra"
+  [ -z "$extra" ] || printf '%s\n' "$stamp" >"$dir/.stamp-"
+}
