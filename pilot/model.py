@@ -187,6 +187,8 @@ class FileToFetch:
     url: str
     size_bytes: int | None = None
     checksum: Checksum | None = None
+    executable: bool = False
+    """True for the payload's program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,8 @@ def encode(tag: int, *parts: bytes) -> bytes:
 
 def encode_integer(value: int) -> bytes:
     """Encode an INTEGER."""
-    return encode(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    size = (value if value >= 0 else ~value).bit_length() // 8 + 1
+    return encode(INTEGER, value.to_bytes(size, "big", signed=True))
 
 
 def encode_oid(dotted: str) -> bytes:

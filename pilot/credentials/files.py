@@ -24,13 +24,15 @@ def read_private_file(path: str, uid: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _not_opened(path, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        _check(path, os.fstat(file.fileno()), uid)
-        try:
+    try:
+        _check(path, os.fstat(descriptor), uid)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            msg = f"cannot read the pilot proxy {path}: {error.strerror}; check the file system"
-            raise ProxyMissingError(msg, reason="unreadable") from error
+    except OSError as error:
+        msg = f"cannot read the pilot proxy {path}: {error.strerror}; check the file system"
+        raise ProxyMissingError(msg, reason="unreadable") from error
+    finally:
+        os.close(descriptor)
     if len(content) > MAX_FILE_BYTES:
         msg = f"cannot use the pilot proxy {path}: it has more than {MAX_FILE_BYTES} bytes; is it the right file?"
         raise ProxyUnsafeError(msg, reason="too-large")

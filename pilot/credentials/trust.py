@@ -35,15 +35,17 @@ def _read(path: Path, limit_bytes: int) -> bytes | None:
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
         raise TrustUnreadableError(msg) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             msg = f"{path} is not a regular file"
             raise TrustUnreadableError(msg)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(limit_bytes + 1)
-        except OSError as error:
-            msg = f"{path} cannot be read: {error.strerror}"
-            raise TrustUnreadableError(msg) from error
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise TrustUnreadableError(msg) from error
+    finally:
+        os.close(descriptor)
     if len(content) > limit_bytes:
         msg = f"{path} has more than {limit_bytes} bytes"
         raise TrustUnreadableError(msg)

@@ -34,6 +34,7 @@ LIMITS: Final[dict[str, int]] = {
 
 _MOST_INT: Final = 2**31 - 1
 _SIGNAL_BASE: Final = 128
+_ANY_LABEL: Final = "unified"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,12 @@ def acquire_arguments(slot: Slot, label: str, *, timeout_s: int) -> Arguments:
     """Arguments of `acquire_jobs` for one payload.
 
     Args:
-        label: PanDA's prodSourceLabel; empty for any.
+        label: PanDA's prodSourceLabel; empty for any, which a server calls ``unified``. Without a label it would hand out
+            production payloads only (PanDA server, taskbuffer/db_proxy_mods/job_complex_module.py).
         timeout_s: the server's own time limit, seconds.
     """
-    arguments: Arguments = {"site_name": slot.queue, "n_jobs": 1, "timeout": timeout_s}
+    arguments: Arguments = {"site_name": slot.queue, "n_jobs": 1, "timeout": timeout_s, "prod_source_label": label or _ANY_LABEL}
     optional: tuple[tuple[str, str | int], ...] = (
-        ("prod_source_label", label),
         ("node", clip(slot.node, LIMITS["node"])),
         ("memory", slot.memory_mb),
         ("disk_space", slot.disk_mb),

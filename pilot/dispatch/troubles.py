@@ -12,9 +12,17 @@ import urllib3.exceptions
 
 from pilot.dispatch.connection import ReplyTooLargeError
 from pilot.errors import DispatcherProtocolError, DispatcherRefusedError, DispatcherUnreachableError, DispatcherUntrustedError, PilotError
-from pilot.tls import TlsUntrusted
+from pilot.tls import TlsSetupError, TlsUntrusted
 
-_KNOWN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ReplyTooLargeError, TlsUntrusted, UnicodeError)
+_KNOWN: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ReplyTooLargeError,
+    TlsUntrusted,
+    TlsSetupError,
+    UnicodeError,
+)
 _LONGEST_CHAIN: Final = 20
 
 
@@ -26,6 +34,8 @@ def explain(error: Exception, server: str, timeout_s: float) -> PilotError | Non
     """
     if not isinstance(error, _KNOWN):
         return None
+    if isinstance(error, TlsSetupError):
+        return DispatcherUntrustedError(f"cannot prepare a TLS connection with the dispatcher {server}: {error}", reason="tls-setup")
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, TlsUntrusted):

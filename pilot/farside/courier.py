@@ -6,12 +6,10 @@ never sit in the supervisor. Part of the far side: Python 3.9, standard library.
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
 import sys
-import tarfile
 import time
 
 from pilot.farside import trees
@@ -25,6 +23,7 @@ SMALL_CAP = 1 << 20
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import tarfile
     from collections.abc import Callable
     from typing import Any
 
@@ -42,8 +41,6 @@ def patiently(action: Callable[[], Tally], network: Network) -> Tally:
             if error.errno in trees.NO_SPACE:
                 raise TransferError("no-space", "the disk is full") from None
             failure = TransferError("transport", f"the transfer broke: {error.strerror or type(error).__name__}", transient=True)
-        except http.client.HTTPException as error:
-            failure = TransferError("transport", f"the server does not speak http: {type(error).__name__}", transient=True)
         if not failure.transient or attempt == TRIES or time.monotonic() + delay >= network.deadline:
             break
         time.sleep(delay)
@@ -96,6 +93,8 @@ def put(order: dict[str, Any], directory: int, network: Network) -> Tally | None
 
 def _member(archive: tarfile.TarFile, name: str, handle: int, cap: int) -> None:
     """Add the last `cap` bytes of an open file."""
+    import tarfile
+
     status = os.fstat(handle)
     info = tarfile.TarInfo(name)
     info.size = min(status.st_size, cap)
@@ -107,6 +106,8 @@ def _member(archive: tarfile.TarFile, name: str, handle: int, cap: int) -> None:
 
 
 def _write_archive(target: int, order: dict[str, Any], directory: int, cap: int) -> None:
+    import tarfile
+
     with os.fdopen(os.dup(target), "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as archive:
         if order["flight_log"]:
             _member(archive, "flight.log", LOG_DESCRIPTOR, cap)

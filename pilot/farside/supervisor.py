@@ -19,8 +19,7 @@ import select
 import signal
 import sys
 import time
-from base64 import b64decode, b64encode
-from contextlib import suppress
+from binascii import a2b_base64, b2a_base64
 
 from pilot.farside import payload, processes, trees
 from pilot.farside.payload import Refusal
@@ -65,6 +64,7 @@ class Courier:
         self.source = source
         self.deadline = deadline
         self.told = b""
+        self.deaf = False
 
     def hear(self) -> bool:
         """Read what it tells; False at the end, or when it tells more than can be true."""
@@ -184,6 +184,7 @@ class Supervisor:
                 self.drop_pump(handle)
         elif self.courier is not None and handle == self.courier.source and not self.courier.hear():
             self.poll.unregister(handle)
+            self.courier.deaf = True
 
     def drop_pump(self, handle: int) -> None:
         """Forget a stream that came to its end."""
@@ -290,7 +291,8 @@ class Supervisor:
         return {"sent": sum(processes.send(process, number) for process in self.tree())}
 
     def do_kill(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Kill everything, verified; the answer counts all that were killed so far."""
+        """Kill everything, verified; the answer counts those killed now."""
+        self.killed.clear()
         left = self.kill_all()
         return {"killed": len(self.killed), "left": left}
 
@@ -305,7 +307,7 @@ class Supervisor:
             size = os.fstat(handle).st_size
             end = size if end < 0 else min(size, end)
             start = max(0, end - max(0, min(limit, TAIL_LIMIT)))
-            return {"data": b64encode(os.pread(handle, end - start, start)).decode(), "start": start}
+            return {"data": b2a_base64(os.pread(handle, end - start, start), newline=False).decode(), "start": start}
         finally:
             os.close(handle)
 
@@ -313,7 +315,7 @@ class Supervisor:
         """Take a piece of the flight's log for the archive, in memory: nothing of the payload's can lie in its way."""
         if self.log < 0:
             self.log = os.memfd_create("flight-log", os.MFD_CLOEXEC)
-        trees.write_whole(self.log, b64decode(field(request, "data", str), validate=True))
+        trees.write_whole(self.log, a2b_base64(field(request, "data", str)))
         if os.lseek(self.log, 0, os.SEEK_CUR) > LOG_LIMIT:
             os.close(self.log)
             self.log = -1
@@ -348,7 +350,7 @@ class Supervisor:
         while courier.hear():
             pass
         self.courier = None
-        with suppress(KeyError):
+        if not courier.deaf:
             self.poll.unregister(courier.source)
         os.close(courier.source)
         try:

@@ -9,10 +9,7 @@ plain ``http:``. Part of the far side: Python 3.9, standard library.
 from __future__ import annotations
 
 import errno
-import hashlib
-import http.client
 import os
-import ssl
 import stat
 import time
 import zlib
@@ -27,12 +24,13 @@ VERIFY_NO_CRL = 3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import http.client
+    import ssl
     from collections.abc import Callable, Iterator
-    from typing import Any, Protocol
+    from typing import Any, TypeVar
     from urllib.parse import SplitResult
 
-    class Connection(Protocol):
-        """What `http.client` offers."""
+    T = TypeVar("T")
 
 
 class TransferError(Exception):
@@ -50,7 +48,11 @@ class Tally:
     def __init__(self, *, md5: bool = False) -> None:
         self.size = 0
         self._adler = 1
-        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._md5: Any = None
+        if md5:
+            import hashlib
+
+            self._md5 = hashlib.md5(usedforsecurity=False)
 
     def add(self, data: memoryview | bytes) -> None:
         """Count bytes."""
@@ -92,6 +94,8 @@ class Network:
 
     def context(self) -> ssl.SSLContext:
         """TLS >= 1.2, host name checked, the server's chain verified against the site's CAs and CRLs."""
+        import ssl
+
         if self._context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -108,6 +112,8 @@ class Network:
         return self._context
 
     def _load_proxy(self, context: ssl.SSLContext) -> None:
+        import ssl
+
         # The library reads files only; an anonymous one in memory leaves nothing on disk.
         handle = os.memfd_create("proxy", os.MFD_CLOEXEC)
         try:
@@ -120,6 +126,9 @@ class Network:
 
     def connect(self, parts: SplitResult) -> http.client.HTTPConnection:
         """Open a connection; raises TransferError ``untrusted`` or ``transport``, or OSError."""
+        import http.client
+        import ssl
+
         host = parts.hostname or ""
         if parts.scheme == "http":
             if host not in self.http_hosts:
@@ -140,6 +149,8 @@ class Network:
 
     def _without_missing_crl(self, code: int) -> bool:
         """Where the site tolerates missing CRLs: check those of fewer certificates next time; False if that is not it."""
+        import ssl
+
         context = self.context()
         if code != VERIFY_NO_CRL or self.trust.get("crl") != "lenient":
             return False
@@ -183,7 +194,21 @@ def fetch(url: str, write: Callable[[memoryview], None], network: Network) -> No
     parts = split(url)
     if parts.scheme == "file":
         _fetch_local(unquote(parts.path), write, network)
-        return
+    else:
+        _speaking_http(lambda: _fetch_web(parts, write, network))
+
+
+def _speaking_http(action: Callable[[], T]) -> T:
+    """Turn the library's complaints about a server into ours. TLS and http are imported only where a URL needs them."""
+    import http.client
+
+    try:
+        return action()
+    except http.client.HTTPException as error:
+        raise TransferError("transport", f"the server does not speak http: {type(error).__name__}", transient=True) from None
+
+
+def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network: Network) -> None:
     connection = network.connect(parts)
     try:
         connection.request("GET", _target(parts), headers={"Accept-Encoding": "identity"})
@@ -246,7 +271,10 @@ def store(url: str, handle: int, network: Network) -> Tally:
     parts = split(url)
     os.lseek(handle, 0, os.SEEK_SET)
     size = os.fstat(handle).st_size
-    tally = _store_local(unquote(parts.path), handle, network) if parts.scheme == "file" else _put(parts, handle, size, network)
+    if parts.scheme == "file":
+        tally = _store_local(unquote(parts.path), handle, network)
+    else:
+        tally = _speaking_http(lambda: _put(parts, handle, size, network))
     if tally.size != size:
         raise TransferError("transport", "the file changed while it was read")
     return tally

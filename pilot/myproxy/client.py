@@ -78,25 +78,26 @@ def new_key(kind: KeyKind) -> ProxyKey:
 
 
 def _greet(channel: Channel, stream: ReplyStream, deadline: float) -> None:
-    """Send the GSI byte; under TLS 1.3 wait for the server's, before which its verdict on our certificate comes.
+    """Exchange the GSI bytes; under TLS 1.3 take the server's first, before which its verdict on our certificate comes.
 
-    That keeps the token unspent if the server rejects the certificate. A server that stays silent is asked all the same.
+    That keeps the token unspent if the server rejects the certificate, and shows why: a byte sent to a server that has
+    already closed would make the kernel throw the alert away. A server that stays silent is asked all the same.
     """
     try:
+        if channel.tls.version() == "TLSv1.3":
+            _take_first_byte(channel, stream, deadline)
         channel.send(GSI_NO_DELEGATION)
-        if channel.tls.version() != "TLSv1.3":
-            return
-        data = channel.receive(deadline)
-    except TimeoutError:
-        return
     except OSError as error:
         raise not_sent(error) from error
-    if not data:
-        raise not_sent(ConnectionResetError("the server closed the connection"))
-    try:
-        stream.feed(data)
     except ProtocolError as error:
         raise ServerUnreachableError("server-broken", str(error), "look at the server's log and version") from error
+
+
+def _take_first_byte(channel: Channel, stream: ReplyStream, deadline: float) -> None:
+    try:
+        _more(channel, stream, deadline)
+    except TimeoutError:
+        return
 
 
 def _exchange(channel: Channel, stream: ReplyStream, wire: bytes, secret: str, key: ProxyKey) -> Secret[bytes]:
@@ -130,8 +131,8 @@ def _next_chain(channel: Channel, stream: ReplyStream) -> tuple[bytes, ...] | Re
     return chain
 
 
-def _more(channel: Channel, stream: ReplyStream) -> None:
-    data = channel.receive()
+def _more(channel: Channel, stream: ReplyStream, deadline: float | None = None) -> None:
+    data = channel.receive(deadline)
     if not data:
         msg = "the server closed the connection"
         raise ConnectionResetError(msg)

@@ -27,6 +27,10 @@ class ServerUnreachableError(RetrievalError):
     """The request did not go out: the server is down, slow, or hung up. May be tried again with the same token."""
 
 
+class LocalSetupError(RetrievalError):
+    """Nothing was contacted: the pilot's proxy or the trust store cannot be loaded."""
+
+
 class ServerUntrustedError(RetrievalError):
     """The request did not go out: the server could not prove who it is."""
 
@@ -51,7 +55,7 @@ class RefusedError(RetrievalError):
     """
 
     def __init__(self, refusal: Refusal, words: str) -> None:
-        said = f' (it said: "{words}")' if words else ""
+        said = f" (it said: {words})" if words else ""
         super().__init__(refusal.reason, refusal.sentence + said, refusal.remedy)
         self.refusal = refusal
 

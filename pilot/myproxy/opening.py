@@ -13,9 +13,9 @@ from cryptography import x509
 from pilot.credentials.names import oneline
 from pilot.model import PilotCredential
 from pilot.myproxy.channel import Channel
-from pilot.myproxy.failures import not_sent, plain, untrusted
+from pilot.myproxy.failures import LocalSetupError, not_sent, untrusted
 from pilot.ports import Watch
-from pilot.tls import EndpointTrust, TlsUntrusted, check_server_chain, client_context
+from pilot.tls import EndpointTrust, TlsSetupError, TlsUntrusted, check_server_chain, client_context
 
 _NAME_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _SERVICES = ("host", "myproxy")
@@ -54,7 +54,7 @@ def open_channel(
         meanwhile: work to do while the server computes its side of the handshake; called at least once, safe to repeat.
 
     Raises:
-        ServerUnreachableError, ServerUntrustedError, PilotUnwelcomeError, and what `Watch.wait` raises.
+        ServerUnreachableError, ServerUntrustedError, PilotUnwelcomeError, LocalSetupError, and what `Watch.wait` raises.
     """
     mismatch: ssl.SSLCertVerificationError | None = None
     for name in server_names(server.host):
@@ -95,9 +95,8 @@ def server_names(host: str) -> tuple[str, ...]:
 def _context(trust: EndpointTrust, credential: PilotCredential) -> ssl.SSLContext:
     try:
         context = client_context(trust, credential)
-    except ssl.SSLError as error:
-        msg = f"the pilot's proxy or the CAs cannot be loaded ({plain(error)})"
-        raise untrusted(msg) from error
+    except TlsSetupError as error:
+        raise LocalSetupError("tls-setup", str(error), "check the CA directory and the pilot's proxy") from error
     context.hostname_checks_common_name = True  # only where no dNSName is present; see server_names
     return context
 

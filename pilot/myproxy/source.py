@@ -13,8 +13,9 @@ from datetime import datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from pilot.credentials.pem import blocks
 from pilot.errors import (
     CredentialUnavailableError,
     DispatcherProtocolError,
@@ -40,7 +41,6 @@ Accept = Callable[[bytes, str, PilotIdentity], OwnerCredential]
 """Verifies PEM against an owner string: `credentials.owner.accept_owner_proxy` with the site's trust and the time filled in."""
 
 _SERVER = re.compile(r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
-_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----[^-]+-----END \1-----")
 
 
 class OwnerActionError(CredentialUnavailableError):
@@ -183,13 +183,10 @@ def private_key(credential: PilotCredential) -> PrivateKeyTypes:
     Raises:
         TokenError: there is none, or it cannot be read.
     """
-    block = _PRIVATE_KEY.search(credential.pem.reveal())
     try:
-        if block is None:
-            msg = "no private key"
-            raise ValueError(msg)
+        (der,) = [der for label, der in blocks(credential.pem.reveal()) if label.endswith(b"PRIVATE KEY")]
         # That key and certificate belong together was verified when the proxy was admitted; checking RSA primes again costs 30 ms.
-        return load_pem_private_key(block[0], password=None, unsafe_skip_rsa_key_validation=True)
+        return load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         msg = "the pilot's proxy has no private key that can be read"
         raise TokenError(msg) from None  # the parser's words may quote the key file

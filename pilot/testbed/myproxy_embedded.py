@@ -16,17 +16,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from pilot.credentials.pem import blocks
-from pilot.credentials.trust import DirectoryTrust
-from pilot.credentials.values import CredentialRefusedError
-from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, encode_chain, encode_reply, parse_get
+from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, der_length, encode_chain, encode_reply, parse_get
+from pilot.testbed.dispatcher_peer import identify
+from pilot.testbed.dispatcher_tls import client_chain, server_context
 from pilot.testbed.myproxy_delegation import delegate
-from pilot.testbed.myproxy_peer import peer_identity
 from pilot.testbed.myproxy_policy import Retrievers
 from pilot.testbed.pki import Credential
-from pilot.tls import sealed_file
 
 MAX_REQUEST_BYTES = 64 * 1024
 CONNECTION_TIMEOUT_S = 30.0
@@ -76,8 +74,9 @@ class EmbeddedMyProxy:
         self.substitute: Credential | None = None
         self._redeem = redeem
         self._retrievers = retrievers or Retrievers()
-        self._trust = DirectoryTrust(cert_dir, voms_dir)
-        self._context = _server_context(credential, cert_dir)
+        self._credential = credential
+        self._cert_dir = cert_dir
+        self._voms_dir = voms_dir
         self._place = (host, port)
         self._stored: dict[tuple[str, str], Credential] = {}
         self._listener: socket.socket | None = None
@@ -159,8 +158,10 @@ class EmbeddedMyProxy:
             connection.close()
 
     def _converse(self, connection: socket.socket) -> None:
+        # A context remembers revocation lists it has read; the real server is a new process for each connection.
+        context = server_context(self._credential, self._cert_dir, client_needed=True)
         # A duplicate goes into the TLS socket, so that `stop` can still reach the connection through ours.
-        with self._context.wrap_socket(connection.dup(), server_side=True) as tls:
+        with context.wrap_socket(connection.dup(), server_side=True) as tls:
             if tls.version() == "TLSv1.3":
                 tls.sendall(b"\0")
             received = _Incoming(tls)
@@ -180,24 +181,22 @@ class EmbeddedMyProxy:
 
     def _decide(self, request: GetRequest, tls: ssl.SSLSocket) -> tuple[Credential | Reply, bool]:
         """Say which credential to delegate from, or why none: in the real server's order, policy before token."""
-        try:
-            dn, fqans, limited = peer_identity(tls, self._trust)
-        except CredentialRefusedError:
+        peer = identify(client_chain(tls), self._cert_dir, self._voms_dir)
+        if peer is None:
             return _no("authentication failed"), False
-        stored = self._stored.get((request.username, request.credname))
         if not request.username:
             return _no("Invalid username received."), False
-        if stored is None:
-            named = f' and credential name "{request.credname}"' if request.credname else ""
-            return _no(f'No credentials exist with username "{request.username}"{named}.'), False
-        if not self._retrievers.admits(dn, fqans):
+        if not self._retrievers.admits(peer.dn, peer.fqans):
             policies = ("trusted_retrievers", "authorized_retrievers", "authorized_renewers")
-            return _no(*(f'"{dn}" not authorized by server\'s {policy} policy' for policy in policies)), False
+            return _no(*(f'"{peer.dn}" not authorized by server\'s {policy} policy' for policy in policies)), False
+        stored = self._stored.get((request.username, request.credname))
+        if stored is None:
+            return _no(_nothing_stored(request)), False
         if not self._redeem(request.username, request.passphrase.reveal()):
             return _no("invalid password"), False
         if self.fault is Fault.SUBSTITUTE and self.substitute is not None:
             stored = self.substitute
-        return stored, limited
+        return stored, peer.limited
 
     def _misbehave(self, tls: ssl.SSLSocket, connection: socket.socket) -> bool:
         if self.fault is Fault.HANG_AFTER_REQUEST:
@@ -240,8 +239,6 @@ class _Incoming:
 
     def der(self) -> bytes:
         """The next DER sequence."""
-        from pilot.myproxy.protocol import der_length
-
         while (size := der_length(self._buffer, 0)) is None or len(self._buffer) < size:
             self._more()
         return self.exactly(size)
@@ -261,24 +258,12 @@ def credential_from_pem(pem: bytes) -> Credential:
     """Read certificate, key and chain from a proxy file's bytes. Raises ValueError."""
     found = blocks(pem)
     certificates = [x509.load_der_x509_certificate(der) for label, der in found if label == b"CERTIFICATE"]
-    begin = pem.find(b"-----BEGIN", pem.find(b"-----END CERTIFICATE")) if pem.lstrip().startswith(b"-----BEGIN CERT") else 0
-    key = load_pem_private_key(pem[begin:], password=None)
+    keys = [load_der_private_key(der, password=None) for label, der in found if label.endswith(b"PRIVATE KEY")]
+    key = keys[0] if len(keys) == 1 else None
     if not certificates or not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        msg = "the credential has no certificate, or a key that is neither RSA nor elliptic-curve"
+        msg = "the credential has no certificate, or not one key that is RSA or elliptic-curve"
         raise ValueError(msg)
     return Credential(certificates[0], key, tuple(certificates[1:]))
-
-
-def _server_context(credential: Credential, cert_dir: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS | ssl.VERIFY_CRL_CHECK_CHAIN
-    context.num_tickets = 0  # as the real server: without tickets the handshake ends with GSI's NUL
-    context.load_verify_locations(capath=str(cert_dir))
-    with sealed_file(credential.cert_pem() + credential.key_pem()) as path:
-        context.load_cert_chain(path)
-    return context
 
 
 def _hang(connection: socket.socket) -> None:
@@ -286,6 +271,12 @@ def _hang(connection: socket.socket) -> None:
     connection.settimeout(None)
     while connection.recv(4096):
         pass
+
+
+def _nothing_stored(request: GetRequest) -> str:
+    if request.credname:
+        return f'No credentials exist with username "{request.username}" and credential name "{request.credname}".'
+    return f'No credentials exist for username "{request.username}".'
 
 
 def _no(*errors: str) -> Reply:

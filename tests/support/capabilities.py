@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ def _program(*names: str) -> Callable[[], str | None]:
 
 
 def _pam_wrapper() -> str | None:
-    found = glob.glob("/usr/lib/*/libpam_wrapper.so*") + glob.glob("/usr/lib*/libpam_wrapper.so*")
+    found = [*Path("/usr").glob("lib/*/libpam_wrapper.so*"), *Path("/usr").glob("lib*/libpam_wrapper.so*")]
     return None if found else "libpam_wrapper.so not installed"
 
 

@@ -74,7 +74,6 @@ def forge(
     end: datetime | None = None,
     key: pki.PrivateKey | None = None,
     signer: pki.PrivateKey | None = None,
-    digest: hashes.HashAlgorithm | None = None,
     change: Callable[[x509.CertificateBuilder], x509.CertificateBuilder] = lambda builder: builder,
 ) -> Credential:
     """Make a certificate below a credential, by default a good full proxy, with any part replaced."""
@@ -95,7 +94,7 @@ def forge(
         builder = builder.add_extension(key_usage, critical=True)
     for value, critical in extensions:
         builder = builder.add_extension(value, critical=critical)
-    cert = change(builder).sign(signer or issuer.key, digest or hashes.SHA256())
+    cert = change(builder).sign(signer or issuer.key, hashes.SHA256())
     return Credential(cert, own, (issuer.cert, *issuer.chain))
 
 

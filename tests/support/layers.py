@@ -17,6 +17,9 @@ CAPABILITIES = frozenset(
     {"credentials", "dispatch", "myproxy", "identity", "farside", "staging", "execution", "journal", "slot", "selfcheck"}
 )
 
+CONTRACTS = ("*.*_contract",)
+"""Always pure, whatever EFFECTS says of their neighbours."""
+
 EFFECTS = (
     # Modules of capabilities that touch the outside world, or stand on ones that do. All others are pure.
     "credentials.files",
@@ -31,10 +34,7 @@ EFFECTS = (
     "myproxy.failures",
     "myproxy.opening",
     "myproxy.source",
-    "identity.account*",
-    "identity.glexec",
-    "identity.same_account",
-    "identity.sandbox*",
+    "identity.*",
     "execution.supervision",
     "execution.sampler",
     "journal.*",
@@ -46,29 +46,31 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 """In `farside` it is the other way round: it is the program under the owner's account, so all but these are effects."""
 
 PURE_AT_TOP = frozenset(
-    {"", "errors", "model", "ports", "verdict", "config_sections", "config_fields", "config_checks", "config_yaml"}
+    {"", "errors", "model", "ports", "config_sections", "config_fields", "config_checks", "config_yaml"}
 )
 FOUNDATION = frozenset({"", "errors", "model"})
 SHARED = frozenset({"tls", "watch", "log", "retry"})
 """Adapters at the top that adapters of every capability may use."""
+
+TESTBED_USES = ("credentials.trust",)
+"""Adapters that the testbed's servers share with the pilot: they verify clients by the same CA directory."""
 
 ORCHESTRATION = frozenset({"flight", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "execution.supervision"})
 CONFIGURATION = ("config", "config_*")
 SEE_EVERYTHING = ("assembly", "assembly_*", "cli", "cli.*", "__main__")
 
 IMPURE_IMPORTS = frozenset(
-    # clock, randomness
-    ("time", "random", "secrets", "uuid", "tenacity")
-    # files, machine
-    + ("os", "pathlib", "shutil", "tempfile", "glob", "fcntl", "io", "mmap", "tarfile", "zipfile", "sqlite3", "platform", "psutil")
-    + ("pwd", "grp", "getpass", "locale", "resource", "sys", "syslog", "termios", "tty", "ctypes")
-    # network
-    + ("socket", "socketserver", "ssl", "http", "urllib.request", "urllib3", "requests", "ftplib", "smtplib")
-    # processes, threads, waiting
-    + ("subprocess", "multiprocessing", "threading", "concurrent", "queue", "signal", "select", "selectors", "asyncio", "contextvars")
-    # effects by the back door
-    + ("logging", "warnings", "importlib", "inspect", "runpy")
+    {
+        *("time", "random", "secrets", "uuid", "tenacity"),
+        *("os", "pathlib", "shutil", "tempfile", "glob", "fcntl", "io", "mmap", "tarfile", "zipfile", "sqlite3", "platform", "psutil"),
+        *("pwd", "grp", "getpass", "locale", "resource", "sys", "syslog", "termios", "tty", "ctypes"),
+        *("socket", "socketserver", "ssl", "http", "urllib.request", "urllib3", "requests", "ftplib", "smtplib"),
+        *("subprocess", "multiprocessing", "threading", "concurrent", "queue", "signal", "select", "selectors", "asyncio"),
+        *("logging", "warnings", "importlib", "inspect", "runpy", "contextvars"),
+    }
 )
+"""Clock, randomness; files, machine; network; processes, threads, waiting; effects by the back door."""
+
 IMPURE_CALLS = frozenset({"open", "print", "input"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
 
@@ -107,7 +109,7 @@ def is_pure(name: str) -> bool:
     if owner == "farside":
         return name in FAR_SIDE_PURE
     if owner:
-        return not matches(name, EFFECTS)
+        return matches(name, CONTRACTS) or not matches(name, EFFECTS)
     return name in PURE_AT_TOP
 
 
@@ -212,6 +214,8 @@ def _across(name: str, imported: str) -> str:
     if name in ORCHESTRATION and adapter:
         return "orchestration uses cores and ports, never an adapter"
     own = "credentials" if name == "tls" else name.partition(".")[0]
+    if own == "testbed" and matches(imported, TESTBED_USES):
+        return ""
     if adapter and own != capability(imported):
         return "adapters of one capability are not imported by others"
     if capability(name) and not is_pure(name) and imported in ORCHESTRATION - SHARED and capability(imported) != capability(name):

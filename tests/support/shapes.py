@@ -9,8 +9,10 @@ MAX_LINES = 400
 FRESH_CONTAINERS = frozenset({"dict", "list", "set", "defaultdict", "deque", "OrderedDict", "Counter", "WeakValueDictionary", "bytearray"})
 STATEFUL_CALLS = frozenset({"Lock", "RLock", "Event", "Condition", "Semaphore", "Queue", "SimpleQueue", "local", "Session", "ContextVar"})
 MUTATORS = frozenset(
-    ("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "appendleft")
-    + ("update", "setdefault", "popitem", "add", "discard", "intersection_update")
+    {
+        *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "appendleft"),
+        *("update", "setdefault", "popitem", "add", "discard", "intersection_update"),
+    }
 )
 MEMORIES = frozenset({"cache", "lru_cache"})
 
@@ -80,7 +82,9 @@ def file_shape(text: str) -> list[str]:
     first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     if not first:
         broken.append("has no docstring that says what it is")
-    if re.search(r"\band\b", first):
+    # What comes after a colon or comma explains the one thing; "between A and B" is one place.
+    subject = re.split(r"[:;,(]| that | which | between ", first, maxsplit=1)[0]
+    if re.search(r"\band\b", subject):
         broken.append(f"is two things, says its first line: {first!r}; split it, or say it better")
     return broken
 
@@ -102,5 +106,5 @@ def exit_codes_defined(text: str) -> list[int]:
         if isinstance(node, ast.ClassDef)
         for statement in node.body
         for name, value in _bindings(statement)
-        if name == "exit_code" and isinstance(value, ast.Constant)
+        if name == "exit_code" and isinstance(value, ast.Constant) and isinstance(value.value, int)
     ]

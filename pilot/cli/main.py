@@ -1,0 +1,57 @@
+"""The command line: finds the command, tells failures in one sentence, is the only place that ends the process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "run": ("pilot.cli.run", "take payloads from the dispatcher until there is no more work or time"),
+    "recover": ("pilot.cli.recover", "deliver final states that an earlier pilot could not, and clean up behind it"),
+    "config": ("pilot.cli.config", "show, check or describe the configuration"),
+    "testbed": ("pilot.cli.testbed", "a complete testbed on this machine: start, demonstrate, submit, look, stop"),
+}
+"""Command to (module, one line). A module is imported only when its command is used."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    parser = argparse.ArgumentParser(prog="pilot", description="A multi-user pilot: runs each payload as the user who owns it.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    modules = {}
+    for name, (module_name, summary) in COMMANDS.items():
+        if name == command:
+            modules[name] = import_module(module_name)
+            modules[name].add_arguments(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    options = parser.parse_args(arguments)
+    if options.version:
+        from pilot import __version__
+
+        print(__version__)
+        return 0
+    if not options.command:
+        parser.print_help()
+        return 2
+    return _run(modules[options.command], options)
+
+
+def _run(module: object, options: argparse.Namespace) -> int:
+    from pilot.errors import PilotError
+
+    try:
+        code: int = module.run(options)  # type: ignore[attr-defined]
+    except PilotError as error:
+        print(f"pilot: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("pilot: interrupted", file=sys.stderr)
+        return 130
+    return code

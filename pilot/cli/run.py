@@ -1,0 +1,91 @@
+"""The command `pilot run`: one pilot, from its configuration to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from pilot.errors import ConfigurationError, PilotError, StoppedError
+from pilot.shift import ShiftResult, exit_error
+
+Subparsers = Any
+
+
+def add_arguments(subparsers: Subparsers) -> None:
+    """Add the command ``run``."""
+    from pilot.cli.config import add_config_options
+
+    parser = subparsers.add_parser("run", help="take payloads from the dispatcher until there is no more work or time")
+    add_config_options(parser)
+    parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory made by the wrapper; default: a fresh one in paths.scratch")
+    parser.add_argument(
+        "--exit-profile",
+        choices=("native", "harvester"),
+        default="native",
+        help="native: the documented exit codes; harvester: 0 for an orderly stop or no work, 1 for trouble, 80 for a proxy that lives too short",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a pilot; prints `pilot-result {json}` as the last line of stdout."""
+    from pilot.process import harden, refuse_root
+
+    try:
+        refuse_root()
+        harden()
+        result = _work(options)
+    except PilotError as error:
+        result = ShiftResult(flown=(), error=error, reason=error.reason)
+    except Exception as bug:
+        result = ShiftResult(flown=(), error=exit_error(bug), reason="bug")
+    return _tell_end(result, options.exit_profile)
+
+
+def _work(options: argparse.Namespace) -> ShiftResult:
+    from pilot.cli.config import load_from_args
+
+    loaded = load_from_args(options, os.environ)
+    from pilot.assembly import work
+
+    return work(loaded.config, os.environ, options.run_dir)
+
+
+def _tell_end(result: ShiftResult, profile: str) -> int:
+    error = result.error
+    code = error.exit_code if error is not None else 0
+    if error is not None:
+        print(f"pilot: {error.message}", file=sys.stderr)
+        if error.__cause__ is not None and not isinstance(error.__cause__, PilotError) and not isinstance(error, ConfigurationError):
+            print(f"pilot: caused by {type(error.__cause__).__name__}: {str(error.__cause__)[:300]}", file=sys.stderr)
+    record = {
+        "exit_code": code,
+        "error": type(error).__name__ if error is not None else "",
+        "message": error.message if error is not None else "",
+        "signal": error.reason if isinstance(error, StoppedError) else "",
+        "reason": result.reason,
+        "payloads": [
+            {
+                "id": flown.outcome.payload_id,
+                "attempt": flown.outcome.attempt,
+                "state": flown.outcome.state.value,
+                "code": flown.outcome.error_code,
+                "account": flown.outcome.account,
+                "switched": flown.outcome.switched,
+                "seconds": round(flown.seconds, 3),
+                "delivered": flown.delivered,
+            }
+            for flown in result.flown
+        ],
+    }
+    print("pilot-result " + json.dumps(record), flush=True)
+    return _harvester(error) if profile == "harvester" else code
+
+
+def _harvester(error: PilotError | None) -> int:
+    """Harvester knows 0 as finished, everything else as failed, 80 as a proxy that lives too short (worker_errors.py)."""
+    if error is None or isinstance(error, StoppedError):
+        return 0
+    return 80 if error.exit_code == 80 else 1

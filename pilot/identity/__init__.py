@@ -1,0 +1,1 @@
+"""Changing identity: the gateways to the payload owner's account."""

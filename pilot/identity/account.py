@@ -1,0 +1,307 @@
+"""The owner's account as the flight uses it: requests to the far side, answers turned into the pilot's values or errors."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pilot.errors import (
+    ChecksumError,
+    FarSideError,
+    InputMissingError,
+    NoSpaceError,
+    OutputMissingError,
+    PayloadStartError,
+    PilotError,
+    StageInError,
+    StageOutError,
+)
+from pilot.farside.protocol import (
+    LOG_PART,
+    Done,
+    Hello,
+    Killed,
+    Left,
+    MovedAll,
+    MoveError,
+    ProxyKept,
+    Sampled,
+    Sent,
+    Started,
+    Tail,
+    clean,
+)
+from pilot.identity.account_link import Link, RequestRefusedError
+from pilot.model import Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Usage
+
+ANSWER_S = 30.0
+KILL_S = 45.0
+END_S = 120.0
+MOVE_MARGIN_S = 20.0
+"""What an answer to a transfer may take beyond the transfer's own limit: the far side cuts the courier off before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CourierOptions:
+    """How the courier reaches storage."""
+
+    trust: str = "grid"
+    """``grid``: CA directory with CRLs; ``system``: a bundle."""
+    ca_dir: str = "/etc/grid-security/certificates"
+    ca_bundle: str = ""
+    """Empty: the system's own."""
+    crl: str = "strict"
+    """``strict``: each CA's CRL must be there; ``lenient``: a missing one is tolerated."""
+    http_hosts: tuple[str, ...] = ()
+    """Hosts from which plain http is allowed."""
+    log_cap_bytes: int = 32_000_000
+    """How much of the end of each log goes into the log archive."""
+
+
+def account_name(uid: int) -> str:
+    """The account's name, or the uid in decimal if it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+class FarSideAccount:
+    """An open far side; implements `pilot.ports.Account`."""
+
+    def __init__(self, link: Link, hello: Hello, *, switched: bool, courier: CourierOptions) -> None:
+        self._link = link
+        self._hello = hello
+        self._switched = switched
+        self._courier = courier
+        self._name = account_name(hello.uid)
+        self._proxy_path = ""
+
+    @property
+    def name(self) -> str:
+        """Local account name, or the uid in decimal if it has no name."""
+        return self._name
+
+    @property
+    def uid(self) -> int:
+        """Real uid of the far side."""
+        return self._hello.uid
+
+    @property
+    def switched(self) -> bool:
+        """True if this uid is not the pilot's."""
+        return self._switched
+
+    @property
+    def work(self) -> str:
+        """Absolute path of the work directory."""
+        return self._hello.work
+
+    @property
+    def proxy_path(self) -> str:
+        """Absolute path of the owner's proxy file in the sandbox; empty if the payload has none."""
+        return self._proxy_path
+
+    def fileno(self) -> int:
+        """File descriptor that becomes readable when an event of the far side can be read."""
+        return self._link.fileno()
+
+    # -------------------------------------------------------------------------------------------------- requests
+
+    def _broken(self, what: str, error: RequestRefusedError) -> FarSideError:
+        return FarSideError(f"cannot {what} as {self._name}: {error} ({error.code})", reason=error.code)
+
+    def deliver_proxy(self, credential: OwnerCredential) -> None:
+        """Give the owner's proxy to the account, also a renewed one; raises NoSpaceError, FarSideError."""
+        try:
+            kept = self._link.ask("proxy", ProxyKept, ANSWER_S, pem=credential.pem.reveal().decode("ascii"))
+        except RequestRefusedError as error:
+            if error.code == "no-space":
+                raise self._full("the owner's proxy") from None
+            raise self._broken("write the owner's proxy", error) from None
+        self._proxy_path = kept.path
+
+    def _full(self, what: str) -> NoSpaceError:
+        return NoSpaceError(f"cannot write {what} to {self.work}: the disk is full or the quota is used up; free space there")
+
+    def start(self, command: Command) -> None:
+        """Start the payload. Raises PayloadStartError, NoSpaceError, FarSideError."""
+        order: dict[str, Any] = {
+            "argv": list(command.argv),
+            "env": dict(command.environment),
+            "stdout": command.stdout,
+            "stderr": command.stderr,
+            "cap": command.output_cap_bytes,
+        }
+        try:
+            self._link.ask("run", Started, ANSWER_S, **order)
+        except RequestRefusedError as error:
+            if error.code == "no-space":
+                raise self._full("the payload's output files") from None
+            if error.code in ("not-started", "failed", "unsafe"):
+                shown = clean(command.argv[0] if command.argv else "", 200)
+                msg = f"cannot start the payload {shown!r}: {error}; the owner must correct the job's command"
+                raise PayloadStartError(msg, reason=error.code) from None
+            raise self._broken("start the payload", error) from None
+        except ValueError as error:
+            msg = f"cannot start the payload: {error}; the owner must shorten the job's command"
+            raise PayloadStartError(msg, reason="too-long") from None
+
+    def ended(self) -> tuple[int | None, int | None] | None:
+        """Read what can be read without waiting; (exit code, None) or (None, signal) once the payload ended, else None."""
+        while self._link.ended is None and self._link.read():
+            pass
+        return None if self._link.ended is None else (self._link.ended.exit, self._link.ended.signal)
+
+    def sample(self) -> Usage:
+        """Measure the payload's process tree and the work directory."""
+        try:
+            usage = self._link.ask("sample", Sampled, ANSWER_S).usage
+        except RequestRefusedError as error:
+            raise self._broken("measure the payload", error) from None
+        return Usage(**{name: getattr(usage, name) for name in usage.__struct_fields__})
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the payload."""
+        try:
+            self._link.ask("signal", Sent, ANSWER_S, number=number)
+        except RequestRefusedError as error:
+            raise self._broken("signal the payload", error) from None
+
+    def kill(self) -> int:
+        """SIGKILL every process of the payload until none is left; returns how many were killed."""
+        try:
+            done = self._link.ask("kill", Killed, KILL_S)
+        except RequestRefusedError as error:
+            raise self._broken("kill the payload", error) from None
+        if done.left:
+            msg = f"cannot end {done.left} processes of {self._name}: they survive SIGKILL; look for hanging file systems"
+            raise FarSideError(msg, reason="survivors")
+        return done.killed
+
+    def tail(self, name: str, limit_bytes: int) -> bytes:
+        """The last bytes of a file in the work directory; empty if it does not exist or is no regular file."""
+        pieces: list[bytes] = []
+        end, left = -1, max(0, limit_bytes)
+        while left > 0 and end != 0:
+            try:
+                piece = self._link.ask("tail", Tail, ANSWER_S, name=name, limit=left, end=end)
+            except RequestRefusedError:
+                break
+            if not piece.data or len(piece.data) > left:
+                break
+            pieces.append(piece.data)
+            left -= len(piece.data)
+            end = piece.start
+        return b"".join(reversed(pieces))
+
+    # -------------------------------------------------------------------------------------------------- transfers
+
+    def _move(self, operation: str, files: Sequence[dict[str, Any]], timeout_s: float) -> tuple[tuple[MovedFile, ...], MoveError | None]:
+        """Let the courier go; answers that name other files than ordered break the protocol."""
+        options = self._courier
+        trust = {"kind": options.trust, "ca_dir": options.ca_dir, "ca_bundle": options.ca_bundle, "crl": options.crl}
+        job = {"op": operation, "files": files, "trust": trust, "http_hosts": list(options.http_hosts)}
+        whole_s = max(1, int(timeout_s))
+        answer = self._link.ask("move", MovedAll, whole_s + MOVE_MARGIN_S, job=job, timeout=whole_s)
+        urls = {file["name"]: file["url"] for file in files}
+        if any(urls.pop(moved.name, None) != moved.url for moved in answer.moved):
+            msg = f"cannot believe the transfers of {self._name}: the far side tells of files that were not ordered"
+            raise FarSideError(msg, reason="protocol")
+        moved_files = tuple(
+            MovedFile(name=moved.name, url=moved.url, size_bytes=moved.size, adler32=moved.adler32, seconds=moved.seconds)
+            for moved in answer.moved
+        )
+        return moved_files, answer.error
+
+    def stage_in(self, files: tuple[FileToFetch, ...], timeout_s: float) -> tuple[MovedFile, ...]:
+        """Fetch files. Raises StageInError, InputMissingError, ChecksumError, NoSpaceError, FarSideError."""
+        if not files:
+            return ()
+        orders = [
+            {
+                "name": file.name,
+                "url": file.url,
+                "size": file.size_bytes,
+                "algorithm": file.checksum.algorithm if file.checksum else "",
+                "checksum": file.checksum.value if file.checksum else "",
+            }
+            for file in files
+        ]
+        try:
+            moved, error = self._move("get", orders, timeout_s)
+        except RequestRefusedError as refusal:
+            self._raise_move(MoveError(refusal.code, "", str(refusal)), "fetch input", FETCH_ERRORS, StageInError, {})
+        if error is not None:
+            self._raise_move(error, "fetch input", FETCH_ERRORS, StageInError, {file.name: file.url for file in files})
+        if len(moved) != len(files):
+            msg = f"cannot believe the transfers of {self._name}: {len(moved)} of {len(files)} files, and no error"
+            raise FarSideError(msg, reason="protocol")
+        return moved
+
+    def stage_out(self, files: tuple[FileToStore, ...], timeout_s: float) -> tuple[MovedFile, ...]:
+        """Store files; optional ones that do not exist are left out. Raises StageOutError, OutputMissingError, ChecksumError."""
+        if not files:
+            return ()
+        orders = [{"name": file.name, "url": file.url, "optional": file.optional} for file in files]
+        try:
+            moved, error = self._move("put", orders, timeout_s)
+        except RequestRefusedError as refusal:
+            self._raise_move(MoveError(refusal.code, "", str(refusal)), "store output", STORE_ERRORS, StageOutError, {})
+        if error is not None:
+            self._raise_move(error, "store output", STORE_ERRORS, StageOutError, {file.name: file.url for file in files})
+        if not {file.name for file in files if not file.optional} <= {one.name for one in moved}:
+            msg = f"cannot believe the transfers of {self._name}: outputs are missing, and no error is told"
+            raise FarSideError(msg, reason="protocol")
+        return moved
+
+    def store_log(self, url: str, flight_log: bytes, timeout_s: float) -> MovedFile:
+        """Make the log archive in the owner's account and store it. Raises StageOutError, FarSideError."""
+        names = ["payload.stdout", "payload.stderr"]
+        order = {"name": "log", "url": url, "names": names, "cap": self._courier.log_cap_bytes}
+        try:
+            for start in range(0, len(flight_log), LOG_PART):
+                self._link.ask("log_part", Done, ANSWER_S, data=flight_log[start : start + LOG_PART])
+            moved, error = self._move("log", [order], timeout_s)
+        except RequestRefusedError as refusal:
+            self._raise_move(MoveError(refusal.code, "", str(refusal)), "store the log", {}, StageOutError, {})
+        if error is not None or len(moved) != 1:
+            problem = error or MoveError("transport", "", "no result")
+            self._raise_move(problem, "store the log archive", {}, StageOutError, {"": url, "log": url})
+        return moved[0]
+
+    @staticmethod
+    def _raise_move(
+        error: MoveError, what: str, kinds: dict[str, type[PilotError]], other: type[PilotError], urls: dict[str, str]
+    ) -> NoReturn:
+        kind = kinds.get(error.code, other)
+        place = clean(urls.get(error.name, "").partition("?")[0], 300)  # a query may carry a signature
+        name = clean(error.name, 255)
+        remedy = REMEDIES.get(error.code, DEFAULT_REMEDY)
+        msg = f"cannot {what} {name!r}" + (f" ({place})" if place else "") + f": {clean(error.text, 300)}; {remedy}"
+        raise kind(msg, reason=clean(error.code, 40))
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def leave(self) -> int:
+        """Kill, clean and end the far side; returns how many processes and files resisted. Raises FarSideError."""
+        try:
+            return self._link.ask("end", Left, END_S).left
+        except RequestRefusedError as error:
+            raise self._broken("clean up", error) from None
+
+
+FETCH_ERRORS: dict[str, type[PilotError]] = {"missing": InputMissingError, "checksum": ChecksumError, "no-space": NoSpaceError}
+STORE_ERRORS: dict[str, type[PilotError]] = {"missing": OutputMissingError, "unsafe": OutputMissingError, "checksum": ChecksumError}
+DEFAULT_REMEDY = "look at the storage and the network between"
+REMEDIES = {
+    "missing": "the owner must provide the file",
+    "checksum": "the copy was discarded; compare the catalogue with the storage",
+    "no-space": "free space on the worker node's scratch or use another one",
+    "refused": "the storage's administrator and the owner can settle this",
+    "untrusted": "nothing was sent; install the storage's CA and CRL or correct the URL",
+    "unsafe": "outputs must be regular files with one name",
+    "timeout": "the site can raise the staging time limit",
+}

@@ -1,0 +1,254 @@
+"""The pipes between the pilot and one far side: requests out, answers and events in, nothing waited for but through the watch."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pilot.errors import FarSideError
+from pilot.farside.protocol import (
+    Answer,
+    Done,
+    Ended,
+    Failure,
+    FrameReader,
+    Hello,
+    ProtocolBrokenError,
+    Refused,
+    clean,
+    frame,
+    read_as,
+    understand,
+)
+from pilot.ports import Watch
+
+CHUNK = 1 << 16
+DIAGNOSIS_BYTES = 4096
+GRACE_S = 3.0
+
+D = TypeVar("D", bound=Done)
+
+
+class RequestRefusedError(Exception):
+    """The far side answered a request with a failure: a stable code, a cleaned sentence."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def await_exit(process: subprocess.Popen[bytes], watch: Watch, deadline: float) -> bool:
+    """Wait for a process to end, at most until `deadline`; True if it did. Raises what `watch.wait` raises."""
+    if process.poll() is not None:
+        return True
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:  # kernel before 5.3
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+    try:
+        while time.monotonic() < deadline and not watch.wait({handle: selectors.EVENT_READ}, deadline):
+            pass
+    finally:
+        os.close(handle)
+    return process.poll() is not None
+
+
+class Link:
+    """One far side's process, seen from the pilot."""
+
+    def __init__(self, process: subprocess.Popen[bytes], watch: Watch) -> None:
+        if process.stdin is None or process.stdout is None or process.stderr is None:
+            msg = "a far side is started with three pipes"
+            raise ValueError(msg)
+        self.process = process
+        self.watch = watch
+        self.ended: Ended | None = None
+        self.lost = ""
+        """Why the far side cannot be used any more; empty while it can."""
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._stderr_open = True
+        self._diagnosis = b""
+        self._reader = FrameReader()
+        self._outgoing = bytearray()
+        self._greeting: Hello | Refused | None = None
+        self._answers: dict[int, Answer] = {}
+        self._awaited = 0
+        self._last_id = 0
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(pipe.fileno(), False)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when the far side tells something."""
+        return self._stdout.fileno()
+
+    def diagnosis(self) -> str:
+        """The last that the gateway or the far side wrote to standard error, in one clean line."""
+        if self._stderr_open:
+            self._read_stderr()
+        lines = [line.strip() for line in self._diagnosis.decode("utf-8", "replace").splitlines() if line.strip()]
+        return clean(" | ".join(lines[-4:]), 500)
+
+    # -------------------------------------------------------------------------------------------------- reading
+
+    def _read_stderr(self) -> None:
+        try:
+            data = os.read(self._stderr.fileno(), CHUNK)
+        except BlockingIOError:
+            return
+        self._stderr_open = bool(data)
+        self._diagnosis = (self._diagnosis + data)[-DIAGNOSIS_BYTES:]
+
+    def read(self) -> bool:
+        """Take in what can be read without waiting; False if there was nothing.
+
+        Raises:
+            FarSideError: end of the stream, or something that is not the protocol.
+        """
+        self._check()
+        try:
+            data = os.read(self._stdout.fileno(), CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._lose("it ended by itself")
+        self._reader.feed(data)
+        try:
+            for body in self._reader.bodies():
+                self._take(understand(body))
+        except ProtocolBrokenError as error:
+            self._lose(f"it broke the protocol ({error})")
+        return True
+
+    def _take(self, message: Hello | Refused | Ended | Answer) -> None:
+        if isinstance(message, Answer):
+            if message.id == self._awaited:  # others belong to requests that a stop order made us abandon
+                self._answers[message.id] = message
+        elif isinstance(message, Ended):
+            if self.ended is None:
+                self.ended = message
+        elif self._greeting is None:
+            self._greeting = message
+
+    def _lose(self, reason: str) -> None:
+        self.lost = reason
+        self._check()
+
+    def _check(self) -> None:
+        if self.lost:
+            said = self.diagnosis()
+            msg = f"cannot go on in the owner's account: the far side is lost, {self.lost}" + (f"; it said: {said}" if said else "")
+            raise FarSideError(msg, reason="far-side-lost")
+
+    # -------------------------------------------------------------------------------------------------- waiting
+
+    def _step(self, deadline: float) -> None:
+        """Wait for anything to happen on the pipes and serve it once."""
+        interest = {self._stdout.fileno(): selectors.EVENT_READ}
+        if self._stderr_open:
+            interest[self._stderr.fileno()] = selectors.EVENT_READ
+        if self._outgoing:
+            interest[self._stdin.fileno()] = selectors.EVENT_WRITE
+        ready = self.watch.wait(interest, deadline)
+        if self._stderr_open and self._stderr.fileno() in ready:
+            self._read_stderr()
+        if self._stdout.fileno() in ready:
+            self.read()
+        if self._outgoing and self._stdin.fileno() in ready:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            del self._outgoing[: os.write(self._stdin.fileno(), self._outgoing[:CHUNK])]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose("its pipe is closed")
+
+    def _until(self, there: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not there():
+            if time.monotonic() >= deadline:
+                msg = f"cannot go on in the owner's account: the far side did not answer {what!r} within {timeout_s:.0f} s"
+                raise FarSideError(msg, reason="far-side-silent")
+            self._step(deadline)
+
+    def greeting(self, deadline: float) -> Hello | Refused | None:
+        """The first frame; None if the deadline passed or the process ended without one.
+
+        Raises:
+            FarSideError: what came is not the protocol; and what `watch.wait` raises.
+        """
+        while self._greeting is None and time.monotonic() < deadline:
+            try:
+                self._step(deadline)
+            except FarSideError:
+                if self.lost != "it ended by itself":
+                    raise
+                return None
+        return self._greeting
+
+    def ask(self, do: str, kind: type[D], timeout_s: float, **fields: Any) -> D:  # noqa: ANN401
+        """Send a request and wait for its answer.
+
+        Args:
+            do: name of the request.
+            kind: schema of the answer.
+            timeout_s: how long to wait for it.
+            **fields: the request's fields.
+
+        Raises:
+            RequestRefusedError: the far side said no.
+            FarSideError: it died, broke the protocol or is silent; and what `watch.wait` raises.
+        """
+        self._check()
+        self._last_id += 1
+        number = self._awaited = self._last_id
+        self._outgoing += frame({"id": number, "do": do, **fields})
+        self._until(lambda: number in self._answers, timeout_s, do)
+        answer = self._answers.pop(number)
+        try:
+            if not answer.ok:
+                failure = read_as(answer.body, Failure)
+                raise RequestRefusedError(clean(failure.code, 40), clean(failure.text, 300))
+            return read_as(answer.body, kind)
+        except ProtocolBrokenError as error:
+            self._lose(f"it broke the protocol ({error})")
+            raise  # never reached: _lose raises
+
+    # -------------------------------------------------------------------------------------------------- ending
+
+    def close(self) -> bool:
+        """Close the pipes, which is the order to clean and end, and see the process gone; True if it went.
+
+        Called inside `watch.shielded()`.
+        """
+        self.lost = self.lost or "it was closed"
+        for pipe in (self._stdin, self._stdout):
+            pipe.close()
+        gone = await_exit(self.process, self.watch, time.monotonic() + GRACE_S)
+        if not gone:
+            gone = self.cut_off()
+        if self._stderr_open:
+            self._read_stderr()
+        self._stderr_open = False
+        self._stderr.close()
+        return gone
+
+    def cut_off(self) -> bool:
+        """End the gateway's process by force; True if it is gone. A process that already is the owner's cannot be signalled."""
+        for stop in (self.process.terminate, self.process.kill):
+            try:
+                stop()
+            except PermissionError:
+                continue
+            if await_exit(self.process, self.watch, time.monotonic() + GRACE_S):
+                return True
+        return self.process.poll() is not None

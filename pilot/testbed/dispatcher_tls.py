@@ -1,0 +1,179 @@
+"""An https server for the testbed that sees its clients' proxy chains."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cryptography import x509
+
+from pilot.testbed.pki import Credential
+from pilot.tls import sealed_file
+
+_HANDSHAKE_S = 30.0
+_IDLE_S = 120.0
+
+
+def server_context(credential: Credential, cert_dir: Path, *, client_needed: bool) -> ssl.SSLContext:
+    """Make the context for one connection: client certificates and proxies are verified, with revocation lists.
+
+    Args:
+        client_needed: False also serves clients without any certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A resumed session would come without the client's chain.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.load_verify_locations(capath=str(cert_dir))
+    context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS | ssl.VERIFY_CRL_CHECK_CHAIN
+    context.verify_mode = ssl.CERT_REQUIRED if client_needed else ssl.CERT_OPTIONAL
+    with sealed_file(credential.pem()) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+def client_chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
+    """The certificates that a verified client sent, its own first; empty if it sent none.
+
+    `SSLSocket.get_unverified_chain` is public from Python 3.13 on; before, the object below has it.
+    """
+    public = getattr(connection, "get_unverified_chain", None)
+    if public is not None:
+        return tuple(x509.load_der_x509_certificate(der) for der in public() or ())
+    certificates = connection._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    return tuple(x509.load_pem_x509_certificate(certificate.public_bytes().encode()) for certificate in certificates)
+
+
+class TlsServer(ThreadingHTTPServer):
+    """A threading https server on loopback; each connection is verified afresh, so a new revocation list counts at once.
+
+    Args:
+        handler: class of the request handlers. credential: of this host. cert_dir: CA directory that clients are verified with.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(
+        self,
+        handler: type[BaseHTTPRequestHandler],
+        credential: Credential,
+        cert_dir: Path,
+        *,
+        client_needed: bool,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        super().__init__((host, port), handler)
+        self.stopping = threading.Event()
+        self._credential = credential
+        self._cert_dir = cert_dir
+        self._client_needed = client_needed
+        self._thread: threading.Thread | None = None
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"https://localhost:{self.port}"
+
+    def start(self) -> None:
+        """Serve from now on, in threads of this process."""
+        self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving; connections that are open are cut."""
+        self.stopping.set()
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
+        if self._thread is not None:
+            self._thread.join(10)
+        self.server_close()
+        with self._open_lock:
+            remaining = list(self._open)
+        for connection in remaining:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def get_request(self) -> tuple[ssl.SSLSocket, Any]:
+        """Accept a connection; the handshake follows in the connection's own thread."""
+        raw, address = self.socket.accept()
+        try:
+            raw.settimeout(_HANDSHAKE_S)
+            context = server_context(self._credential, self._cert_dir, client_needed=self._client_needed)
+            connection = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
+        except BaseException:
+            raw.close()
+            raise
+        with self._open_lock:
+            self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 (the base class's type)
+        """Close a connection."""
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A broken connection is the client's business."""
+
+    def _serve(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                request, address = self.get_request()
+            except (OSError, ValueError):
+                self.stopping.wait(0.05)  # no descriptors left, for example: others must get time to close theirs
+                continue
+            self.process_request(request, address)
+
+
+class TlsHandler(BaseHTTPRequestHandler):
+    """Request handling with the handshake in the connection's thread, and replies that leave in one piece."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "testbed"
+    sys_version = ""
+    timeout = _IDLE_S
+    disable_nagle_algorithm = True
+    wbufsize = 65_536
+    connection: ssl.SSLSocket
+
+    def setup(self) -> None:
+        """Shake hands, then prepare reading and writing."""
+        self.request.do_handshake()
+        super().setup()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
+        """Write no access log."""
+
+    def reply(self, status: int, body: bytes, content_type: str = "text/plain", headers: dict[str, str] | None = None) -> None:
+        """Send a whole reply."""
+        self.send_response(status)
+        for name, value in ({"Content-Type": content_type, "Content-Length": str(len(body))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()

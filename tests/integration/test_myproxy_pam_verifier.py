@@ -1,0 +1,82 @@
+"""The program that PAM calls to check a one-time token, run as PAM runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.testbed import pam_verifier
+from pilot.testbed.pki import ALICE_DN, BOB_DN, Authority, write_private
+from tests.support.myproxy_support import Redeemer, World, closed_port, make_world
+
+PROGRAM = pam_verifier.__file__
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("pam"))
+
+
+@pytest.fixture(scope="module")
+def redeemer(world: World) -> Iterator[Redeemer]:
+    with Redeemer(world) as started:
+        yield started
+
+
+def verdict(settings: object, username: str | None, passphrase: bytes) -> int:
+    environment = {"PAM_TYPE": "auth", "PAM_SERVICE": "x"} | ({} if username is None else {"PAM_USER": username})
+    call = ["/usr/bin/python3", "-IS", PROGRAM, *([str(settings)] if settings else [])]
+    done = subprocess.run(call, input=passphrase, env=environment, capture_output=True, timeout=30, check=False)
+    assert not passphrase or passphrase not in done.stdout + done.stderr
+    return done.returncode
+
+
+def configured(world: World, place: Path, **changes: str) -> Path:
+    cert = write_private(place / "c.pem", world.host.cert_pem())
+    key = write_private(place / "k.pem", world.host.key_pem())
+    settings = {"url": "", "ca_dir": str(world.authority.cert_dir), "cert": str(cert), "key": str(key)} | changes
+    return write_private(place / "settings.json", json.dumps(settings).encode())
+
+
+def test_a_good_token_once(world: World, redeemer: Redeemer, tmp_path: Path) -> None:
+    """A good token is accepted, once, for its own user."""
+    settings = configured(world, tmp_path, url=redeemer.url)
+    token = redeemer.mint(ALICE_DN).encode()
+    assert verdict(settings, BOB_DN, token) == 1
+    assert verdict(settings, ALICE_DN, token) == 0
+    assert verdict(settings, ALICE_DN, token) == 1
+
+
+@pytest.mark.parametrize("passphrase", [b"", b"x" * 512, b"\xff\xfe", b"wrong-token-0123456789"])
+def test_bad_passphrases(world: World, redeemer: Redeemer, tmp_path: Path, passphrase: bytes) -> None:
+    """Empty, cut, undecodable or unknown: refused."""
+    assert verdict(configured(world, tmp_path, url=redeemer.url), ALICE_DN, passphrase) == 1
+
+
+def test_a_dispatcher_that_cannot_be_trusted_or_reached(world: World, redeemer: Redeemer, tmp_path: Path) -> None:
+    """Another CA, another host name, no server, no https, another path: refused, and the token stays good."""
+    strange = Authority.create(tmp_path / "strange", "/DC=strange/CN=Other CA")
+    token = redeemer.mint(ALICE_DN).encode()
+    bad = [
+        {"url": redeemer.url, "ca_dir": str(strange.cert_dir)},
+        {"url": redeemer.url.replace("localhost", "localhost.localdomain")},
+        {"url": redeemer.url.replace("https", "http")},
+        {"url": redeemer.url + "/other"},
+        {"url": f"https://localhost:{closed_port()}/"},
+    ]
+    assert [verdict(configured(world, tmp_path, **changes), ALICE_DN, token) for changes in bad] == [1] * len(bad)
+    assert verdict(configured(world, tmp_path, url=redeemer.url), ALICE_DN, token) == 0
+
+
+def test_nothing_to_go_by(world: World, redeemer: Redeemer, tmp_path: Path) -> None:
+    """Without configuration, with half of one, or without a username nothing is accepted."""
+    token = redeemer.mint(ALICE_DN).encode()
+    half = write_private(tmp_path / "half.json", json.dumps({"url": redeemer.url}).encode())
+    assert verdict(None, ALICE_DN, token) == 1
+    assert verdict(tmp_path / "missing.json", ALICE_DN, token) == 1
+    assert verdict(half, ALICE_DN, token) == 1
+    assert verdict(configured(world, tmp_path, url=redeemer.url), None, token) == 1
