@@ -20,12 +20,12 @@ def add_arguments(subparsers: Subparsers) -> None:
 
     parser = subparsers.add_parser("run", help="take payloads from the dispatcher until there is no more work or time")
     add_config_options(parser)
-    parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory made by the wrapper; default: a fresh one in paths.scratch")
+    parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory made by the wrapper (default: a fresh one)")
     parser.add_argument(
         "--exit-profile",
         choices=("native", "harvester"),
         default="native",
-        help="native: the documented exit codes; harvester: 0 for an orderly stop or no work, 1 for trouble, 80 for a proxy that lives too short",
+        help="native: the documented exit codes; harvester: 0 for an orderly stop or no work, 80 for a proxy that lives too short, else 1",
     )
 
 

@@ -68,20 +68,20 @@ def acts() -> tuple[_Act, ...]:
 
 def play(scene: Scene) -> int:
     """Play the demonstration; returns 0 if every payload ended as it should and nothing was left behind."""
-    _say("The testbed starts: a CA, a VOMS authority, MyProxy, a dispatcher, storage, all on loopback.")
+    say("The testbed starts: a CA, a VOMS authority, MyProxy, a dispatcher, storage, all on loopback.")
     if scene.glexec:
         accounts = ", ".join(f"{account} for {dn.rsplit('/CN=', 1)[0] or dn}" for dn, account in scene.accounts.items())
-        _say(f"The pilot runs as {scene.pilot_account}; gLExec (an emulation) switches to {accounts}.")
+        say(f"The pilot runs as {scene.pilot_account}; gLExec (an emulation) switches to {accounts}.")
     else:
-        _say(f"Payloads run UNSWITCHED, in the pilot's own account: {scene.obstacle}.")
+        say(f"Payloads run UNSWITCHED, in the pilot's own account: {scene.obstacle}.")
     scene.prepare()
     with Grid(scene.base / "grid", GridOptions(heartbeat_s=HEARTBEAT_S, settings=scene.settings)) as grid:
         facts = grid.facts()
-        _say(f"Dispatcher {facts['dispatcher']}, MyProxy {facts['myproxy']} ({facts['myproxy_kind']} server), storage {facts['storage']}.")
+        say(f"Dispatcher {facts['dispatcher']}, MyProxy {facts['myproxy']} ({facts['myproxy_kind']} server), storage {facts['storage']}.")
         grid.storage.put("/demo/words.txt", WORDS)
         jobs = {grid.store.submit(act.spec): act for act in acts()}
         for job, act in jobs.items():
-            _say(f"Queued payload {job} of {act.spec.owner}: {act.what}.")
+            say(f"Queued payload {job} of {act.spec.owner}: {act.what}.")
         code = _fly(scene, grid, list(jobs)[-1])
         return _conclude(scene, grid, jobs, code)
 
@@ -94,7 +94,7 @@ def _fly(scene: Scene, grid: Grid, victim: int) -> int:
     scene.give_to_pilot(audit)
     arguments = ["--config", str(grid.site_file), "--set", f"pilot.proxy={proxy}", "--set", f"paths.audit={audit}"]
     arguments += ["--set", f"lifetime.max_payloads={len(acts())}"]
-    _say("The wrapper starts the pilot. What follows is the pilot's own voice:")
+    say("The wrapper starts the pilot. What follows is the pilot's own voice:")
     pilot = scene.start_pilot(arguments, stdout=subprocess.PIPE)
     killer = threading.Thread(target=_kill_when_running, args=(grid, victim), daemon=True)
     killer.start()
@@ -104,15 +104,15 @@ def _fly(scene: Scene, grid: Grid, victim: int) -> int:
     except subprocess.TimeoutExpired:
         pilot.terminate()
         output, _ = pilot.communicate()
-        _say(f"The pilot did not end within {PATIENCE_S:.0f} s and was told to stop.")
+        say(f"The pilot did not end within {PATIENCE_S:.0f} s and was told to stop.")
     finally:
         for number, handler in forward.items():
             signal.signal(number, handler)
     last = output.strip().splitlines()[-1] if output.strip() else ""
     if last.startswith("pilot-result "):
-        _say(f"The wrapper ended with exit code {pilot.returncode} ({json.loads(last[13:])['reason'] or 'done'}).")
+        say(f"The wrapper ended with exit code {pilot.returncode} ({json.loads(last[13:])['reason'] or 'done'}).")
     else:
-        _say(f"The wrapper ended with exit code {pilot.returncode} without a result.")
+        say(f"The wrapper ended with exit code {pilot.returncode} without a result.")
     return pilot.returncode
 
 
@@ -121,7 +121,7 @@ def _kill_when_running(grid: Grid, victim: int) -> None:
         return any(job.id == victim and job.state == "running" for job in jobs)
 
     if grid.store.wait_for(running, PATIENCE_S):
-        _say(f"The dispatcher is told to kill payload {victim}.")
+        say(f"The dispatcher is told to kill payload {victim}.")
         grid.store.kill(victim)
 
 
@@ -138,9 +138,9 @@ def _conclude(scene: Scene, grid: Grid, jobs: dict[int, _Act], code: int) -> int
     left = scene.left_behind()
     _table(("payload", "owner", "account", "result", "seconds"), rows)
     if left:
-        _say("LEFT BEHIND: " + "; ".join(left))
+        say("LEFT BEHIND: " + "; ".join(left))
     else:
-        _say("Nothing was left behind: no process, no file, no credential.")
+        say("Nothing was left behind: no process, no file, no credential.")
     return 0 if good and not left else 1
 
 
@@ -157,5 +157,6 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     print("\n" + "\n".join(lines) + "\n", flush=True)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell people a line."""
     print(f"{time.strftime('%H:%M:%S', time.gmtime())} * {text}", file=sys.stderr, flush=True)

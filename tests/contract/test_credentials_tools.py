@@ -1,9 +1,8 @@
-"""Our authority and our verifier against the tools that grid sites use."""
+"""The verdicts of our verifier beside those of the tools that grid sites use."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
@@ -26,7 +25,7 @@ NAMES = [
     x509.Name([x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "Test"), x509.NameAttribute(NameOID.COMMON_NAME, "host/a.example")]),
     x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "CH"), x509.NameAttribute(NameOID.COMMON_NAME, "  José   Núñez + Co ")]),
     x509.Name([x509.NameAttribute(NameOID.EMAIL_ADDRESS, "A@B.example"), x509.NameAttribute(NameOID.USER_ID, "u1")]),
-    x509.Name([x509.NameAttribute(NameOID.TITLE, "Dr"), x509.NameAttribute(NameOID.SERIAL_NUMBER, "12"), x509.NameAttribute(NameOID.SURNAME, "x")]),
+    x509.Name([x509.NameAttribute(NameOID.TITLE, "Dr"), x509.NameAttribute(NameOID.SERIAL_NUMBER, "12")]),
     x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_IDENTIFIER, "NTR"), x509.NameAttribute(NameOID.STREET_ADDRESS, "Rue 1")]),
     x509.Name(
         [
@@ -121,11 +120,11 @@ def test_openssl_agrees_on_revocation(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("globus")
-@pytest.mark.parametrize(("limited", "kind"), [(False, "RFC 3820 compliant impersonation proxy"), (True, "RFC 3820 compliant limited proxy")])
+@pytest.mark.parametrize(("limited", "kind"), [(False, "impersonation"), (True, "limited")])
 def test_globus_reads_our_proxies(world: World, tmp_path: Path, limited: bool, kind: str) -> None:
     """grid-proxy-info knows the kind of our proxies, Globus verifies their chain with CRL and signing policy."""
     path = str(make_proxy(world.robot, limited=limited).write(tmp_path / "p.pem"))
-    assert run(world, "grid-proxy-info", "-file", path, "-type").stdout.strip() == kind
+    assert run(world, "grid-proxy-info", "-file", path, "-type").stdout.strip() == f"RFC 3820 compliant {kind} proxy"
     done = run(world, "grid-proxy-init", "-q", "-verify", "-cert", path, "-key", path, "-out", str(tmp_path / "sub.pem"))
     assert "Proxy Verify OK" in done.stdout, done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -189,21 +190,25 @@ class TestManyAtOnce:
             assert sorted(results) == sorted([ALICE_DN, *["token-refused"] * 7])
 
     def test_a_kill_order_cuts_a_retrieval_off(self, stage: Stage) -> None:
-        """A kill order that arrives while the server works ends the wait at once."""
-
-        class Ordered(LoopWatch):
-            """The order arrives in the fourth wait for the server: the handshake is under way."""
-
-            waits = 0
-
-            def wait(self, interest, deadline):  # type: ignore[no-untyped-def]
-                self.waits += 1
-                if self.waits == 4:
-                    self.order_kill()
-                return super().wait(interest, deadline)
-
-        watch = Ordered()
+        """A kill order that arrives while the server checks the token ends the wait at once."""
+        watch = LoopWatch()
         asked = payload(ALICE_DN, ticket(stage.server.server, ALICE_DN, stage.redeemer.mint(ALICE_DN)))
-        with pytest.raises(PayloadKilledError):
-            stage.source().obtain(asked, stage.world.pilot, watch)
-        assert watch.waits == 4
+        ordered: list[float] = []
+
+        def order() -> None:
+            assert stage.redeemer.held.wait(10)
+            ordered.append(time.monotonic())
+            watch.order_kill()
+
+        stage.redeemer.held.clear()
+        stage.redeemer.gate.clear()
+        thread = threading.Thread(target=order)
+        thread.start()
+        try:
+            with pytest.raises(PayloadKilledError):
+                stage.source().obtain(asked, stage.world.pilot, watch)
+            ended = time.monotonic()
+        finally:
+            stage.redeemer.gate.set()
+            thread.join(10)
+        assert ended - ordered[0] < 0.5

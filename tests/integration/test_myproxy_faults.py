@@ -317,6 +317,16 @@ def test_an_unknown_ca(world: World, redeemer: Redeemer, tmp_path) -> None:  # t
     assert len(redeemer.asked) == before
 
 
+def test_a_ca_that_signs_outside_its_policy(world: World, redeemer: Redeemer) -> None:
+    """A server certificate that OpenSSL accepts but the CA's signing policy does not cover gets no token."""
+    narrow = Authority.create(world.directory, "/DC=narrow/CN=Narrow CA", subjects="/DC=elsewhere/*").host("localhost")
+    before = len(redeemer.asked)
+    with start(world, redeemer, narrow) as server:
+        error = failure(source(world, server.server), alices(server.server, redeemer.mint(ALICE_DN)), world)
+    assert error.reason == "server-untrusted"
+    assert len(redeemer.asked) == before
+
+
 # ----------------------------------------------------------------------------------------- tickets that are not used
 
 

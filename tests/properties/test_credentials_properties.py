@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pilot.credentials import der
-from pilot.credentials.attributes import parse_certificate, parse_issuer_certificates, parse_key_identifier, parse_targets, split_certificates
+from pilot.credentials.attributes import (
+    parse_certificate,
+    parse_issuer_certificates,
+    parse_key_identifier,
+    parse_targets,
+    split_certificates,
+)
 from pilot.credentials.chain import parse_proxy_info
 from pilot.credentials.der import DerError, Reader
 from pilot.credentials.fqan import FqanSyntaxError, normalise

@@ -54,10 +54,9 @@ def now() -> datetime:
 
 
 def usage(**flags: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign encipher_only decipher_only"
-    ).split()
-    return x509.KeyUsage(**{name: flags.get(name, False) for name in names})
+    never = {"content_commitment": False, "key_agreement": False, "encipher_only": False, "decipher_only": False}
+    names = ("digital_signature", "key_encipherment", "data_encipherment", "key_cert_sign", "crl_sign")
+    return x509.KeyUsage(**never, **{name: flags.get(name, False) for name in names})
 
 
 def forge(

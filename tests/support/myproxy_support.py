@@ -136,6 +136,10 @@ class Redeemer:
         self._lock = threading.Lock()
         self.asked: list[str] = []
         """Usernames, one per request."""
+        self.gate = threading.Event()
+        """Clear it to make every question wait, at most ten seconds; then `held` is set when one does."""
+        self.gate.set()
+        self.held = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -166,6 +170,9 @@ class Redeemer:
         return token
 
     def redeem(self, username: str, passphrase: str) -> bool:
+        if not self.gate.is_set():
+            self.held.set()
+            self.gate.wait(10)
         with self._lock:
             self.asked.append(username)
             token = passphrase.split(".", maxsplit=1)[0]

@@ -71,7 +71,8 @@ def test_a_good_pilot_is_admitted(world: World, tmp_path: Path) -> None:
 
 def test_any_of_several_roles_is_enough(world: World, tmp_path: Path) -> None:
     """The first accepted role that the proxy has is the role."""
-    found = admitted(world, tmp_path / "p", world.robot_proxy(["/testvo/Role=production"]), roles=("/testvo/Role=pilot", "/testvo/Role=production"))
+    accepted = ("/testvo/Role=pilot", "/testvo/Role=production")
+    found = admitted(world, tmp_path / "p", world.robot_proxy(["/testvo/Role=production"]), roles=accepted)
     assert found.role == "/testvo/Role=production"
 
 

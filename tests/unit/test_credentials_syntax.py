@@ -12,7 +12,7 @@ from pilot.credentials.fqan import FqanSyntaxError, belongs_to, is_host_name, is
 from pilot.credentials.policy import PolicySyntaxError, allowed_subjects, may_sign
 
 CA = "/DC=test/CN=CA"
-GOOD = b"# comment\naccess_id_CA  X509  '/DC=test/CN=CA'\n\npos_rights globus CA:sign\ncond_subjects globus '\"/DC=test/*\" \"/C=x/CN=?\"'\n"
+GOOD = b"# text\naccess_id_CA  X509  '/DC=test/CN=CA'\n\npos_rights globus CA:sign\ncond_subjects globus '\"/DC=test/*\" \"/C=x/CN=?\"'\n"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_fqan_is_normalised(text: str, normal: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/", "testvo", "/testvo/", "/testvo\n", "/test vo", "/testvo/Role=", "/testvo/Role=a/b", "/testvo/Capability=x/Role=y", "/../x", "/a" * 600],
+    ["", "/", "testvo", "/testvo/", "/testvo\n", "/test vo", "/testvo/Role=", "/testvo/Capability=x/Role=y", "/../x", "/a" * 600],
 )
 def test_fqan_syntax(text: str) -> None:
     """What is no FQAN is an error."""

@@ -88,6 +88,9 @@ def key_identifier(key: bytes) -> bytes:
     return der.encode(0x30, der.encode(0x80, key))
 
 
+OTHER_KEY = key_identifier(b"x" * 20)
+
+
 def good(world: World, server: Credential | None = None) -> Draft:
     """A draft that verifies."""
     signer = server or world.voms.credential
@@ -176,7 +179,7 @@ BROKEN: list[tuple[str, Callable[[World, Draft], Draft]]] = [
     ("attributes-extension", lambda w, d: replace(d, extensions=without(d, AUTHORITY_KEY))),
     ("attributes-extension", lambda w, d: replace(d, extensions=without(d, ISSUERS))),
     ("attributes-extension", lambda w, d: replace(d, extensions=(*without(d, NO_REVOCATION), extension(NO_REVOCATION, b"\x04\x00")))),
-    ("attributes-issuer", lambda w, d: replace(d, extensions=(*without(d, AUTHORITY_KEY), extension(AUTHORITY_KEY, key_identifier(b"x" * 20))))),
+    ("attributes-issuer", lambda w, d: replace(d, extensions=(*without(d, AUTHORITY_KEY), extension(AUTHORITY_KEY, OTHER_KEY)))),
     ("attributes-malformed", lambda w, d: replace(d, extensions=(*d.extensions, d.extensions[1]))),
     ("attributes-malformed", lambda w, d: replace(d, extensions=(*without(d, ISSUERS), extension(ISSUERS, b"junk")))),
     ("critical-extension", lambda w, d: replace(d, extensions=(*d.extensions, extension("1.2.3", b"\x05\x00", critical=True)))),

@@ -1,0 +1,109 @@
+"""The command `pilot testbed`: a complete testbed on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pilot.testbed.grid import GridOptions
+
+Subparsers = Any
+
+
+def add_arguments(subparsers: Subparsers) -> None:
+    """Add the command ``testbed`` with its verbs."""
+    parser = subparsers.add_parser("testbed", help="a complete testbed on this machine: start, demonstrate, submit, look, stop")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    up = verbs.add_parser("up", help="start a testbed in the background; returns when all is ready")
+    _add_directory(up)
+    _add_grid_options(up)
+    up.add_argument("--json", action="store_true", help="print endpoints and paths as one JSON object")
+    serve = verbs.add_parser("serve", help="run a testbed in the foreground until it is told to stop")
+    _add_directory(serve)
+    _add_grid_options(serve)
+    down = verbs.add_parser("down", help="stop a testbed and remove its directory")
+    _add_directory(down)
+    submit = verbs.add_parser("submit", help="queue a job")
+    _add_directory(submit)
+    submit.add_argument("job", metavar="JOB.yaml", help="job description; see the how-to on the testbed")
+    jobs = verbs.add_parser("jobs", help="show the jobs")
+    _add_directory(jobs)
+    jobs.add_argument("--json", action="store_true", help="print them as one JSON list")
+    kill = verbs.add_parser("kill", help="order a job to be killed")
+    _add_directory(kill)
+    kill.add_argument("id", type=int, help="the job's id")
+    demo = verbs.add_parser("demo", help="three payloads of two owners, told step by step")
+    demo.add_argument("--unswitched", action="store_true", help="do not try to switch accounts")
+    demo.add_argument("--inside", default="", help=argparse.SUPPRESS)
+
+
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    default = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"pilot-testbed-{os.getuid()}"  # noqa: S108 - made private by `up`
+    parser.add_argument("--directory", type=Path, default=default, help=f"the testbed's own directory (default: {default})")
+
+
+def _add_grid_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--myproxy", choices=("auto", "real", "embedded"), default="auto", help="which MyProxy server")
+    parser.add_argument("--binding", choices=("proxy-key", "none"), default="proxy-key", help="what one-time tokens are bound to")
+    parser.add_argument("--no-pilot-role", action="store_true", help="accept Role=production only, as a PanDA server does by default")
+    parser.add_argument("--heartbeat-s", type=int, default=5, help="heartbeat interval in the site file (default: 5)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked; returns the exit code.
+
+    Raises:
+        ConfigurationError, SandboxError: told in one sentence by the caller.
+    """
+    from pilot.testbed import service
+
+    match options.verb:
+        case "up":
+            facts = service.up(options.directory, _grid_arguments(options))
+            print(json.dumps(facts, indent=1) if options.json else service.describe(facts))
+        case "serve":
+            return service.serve(options.directory, _grid_options(options))
+        case "down":
+            service.down(options.directory)
+        case "submit":
+            print(service.submit(options.directory, options.job))
+        case "jobs":
+            jobs = service.jobs(options.directory)
+            print(json.dumps(jobs, indent=1) if options.json else service.job_table(jobs))
+        case "kill":
+            service.kill(options.directory, options.id)
+        case _:
+            return _demo(options)
+    return 0
+
+
+def _grid_arguments(options: argparse.Namespace) -> list[str]:
+    """The options of `up`, to be handed on to `serve`."""
+    arguments = ["--myproxy", options.myproxy, "--binding", options.binding, "--heartbeat-s", str(options.heartbeat_s)]
+    return [*arguments, "--no-pilot-role"] if options.no_pilot_role else arguments
+
+
+def _grid_options(options: argparse.Namespace) -> GridOptions:
+    from pilot.model import TokenBinding
+    from pilot.testbed.grid import GridOptions
+
+    return GridOptions(
+        myproxy=options.myproxy,
+        binding=TokenBinding(options.binding),
+        accept_pilot_role=not options.no_pilot_role,
+        heartbeat_s=options.heartbeat_s,
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from pilot.testbed import stage
+
+    if options.inside:
+        return stage.play_inside(Path(options.inside))
+    sys.stdout.flush()
+    return stage.play_here(switched=not options.unswitched)

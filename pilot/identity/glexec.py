@@ -1,0 +1,184 @@
+"""The gateway through gLExec: one call per payload starts the far side under the owner's account."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from pilot.errors import GatewayCallError, GatewayDeniedError, GatewaySiteError, GatewayTimeoutError, NoSpaceError, PilotError, SandboxError
+from pilot.farside.protocol import Hello, Refused
+from pilot.identity import glexec_contract as contract
+from pilot.identity.account import CourierOptions
+from pilot.identity.account_boarding import check_hello, check_switched, far_side_argv, launch, open_account, refusal_error, run_sweep
+from pilot.identity.account_link import Link, await_exit
+from pilot.identity.sandbox import Sandbox, ensure_run, passable, sandbox
+from pilot.model import OwnerCredential, Payload, PayloadCredential
+from pilot.ports import Account, Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlexecOptions:
+    """What the gLExec gateway needs to know."""
+
+    run_dir: Path
+    """RUN: made if missing."""
+    glexec: str
+    """Absolute path of the executable; see `find_glexec`."""
+    pilot_proxy: str
+    """Absolute path of the pilot's own proxy."""
+    python: str = "/usr/bin/python3"
+    """Python 3.9 or newer that every account can reach."""
+    timeout_s: float = 60.0
+    """Of one call, until the far side says hello."""
+    retries: int = 3
+    """Further calls after an answer that may pass (202, 203)."""
+    retry_base_s: float = 5.0
+    courier: CourierOptions = field(default_factory=CourierOptions)
+
+
+def find_glexec(configured: str, environ: Mapping[str, str]) -> str:
+    """The first place where an executable gLExec is.
+
+    Raises:
+        GatewaySiteError: there is none.
+    """
+    places = contract.candidates(configured, environ)
+    for place in places:
+        if Path(place).is_file() and os.access(place, os.X_OK):
+            return place
+    msg = f"cannot find gLExec, looked at {', '.join(places[:8])}; the site must install it or set identity.glexec"
+    raise GatewaySiteError(msg, reason="not-found")
+
+
+@contextmanager
+def owner_proxy_file(private: Path, credential: OwnerCredential) -> Iterator[str]:
+    """The owner's proxy as a file of ours that only we can read, for as long as gLExec needs it.
+
+    Raises:
+        NoSpaceError, SandboxError
+    """
+    path = private / f"owner-{secrets.token_hex(8)}"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+    except OSError as error:
+        msg = f"cannot write the owner's proxy to {private}: {error.strerror}; the site must repair this directory"
+        raise SandboxError(msg) from None
+    try:
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(credential.pem.reveal())
+        except OSError as error:
+            msg = f"cannot write the owner's proxy to {private}: {error.strerror}; free space there"
+            raise NoSpaceError(msg) from None
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class GlexecGateway:
+    """Changes identity through gLExec; implements `pilot.ports.Gateway`.
+
+    Args:
+        options: what it needs to know.
+        chance: gives random numbers in [0, 1) for the delays between calls.
+    """
+
+    def __init__(self, options: GlexecOptions, chance: Callable[[], float] = random.random) -> None:
+        self._options = options
+        self._chance = chance
+
+    @property
+    def name(self) -> str:
+        """``glexec``."""
+        return "glexec"
+
+    def board(self, payload: Payload, credential: PayloadCredential, watch: Watch) -> AbstractContextManager[Account]:
+        """Open the owner's account for one payload. Raises as `pilot.ports.Gateway.board`."""
+        return self._board(payload, credential, watch)
+
+    @contextmanager
+    def _board(self, payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
+        if not isinstance(credential, OwnerCredential):
+            msg = f"cannot switch to the account of {payload.owner}: gLExec maps proxies, and this payload has none"
+            raise GatewayCallError(msg, reason="no-proxy")
+        options = self._options
+        with sandbox(options.run_dir) as place, passable(place.path):
+            link, hello = self._patiently(partial(self._call, place, payload, credential, watch), watch)
+            sweep = partial(self._sweep, place, payload, credential, watch)
+            with open_account(link, hello, credential, switched=True, courier=options.courier, sweep=sweep) as account:
+                yield account
+
+    def _patiently(self, call: Callable[[], tuple[Link, Hello]], watch: Watch) -> tuple[Link, Hello]:
+        """Repeat a call whose answer may pass, with growing random delays."""
+        for tried in range(1, self._options.retries + 1):
+            try:
+                return call()
+            except (GatewaySiteError, GatewayDeniedError) as error:
+                if error.reason not in ("202", "203"):
+                    raise
+            delay = contract.retry_delay_s(self._options.retry_base_s, tried, self._chance())
+            deadline = time.monotonic() + delay
+            while time.monotonic() < deadline:
+                watch.wait({}, deadline)
+        return call()
+
+    def _command_line(self, place: Sandbox, program: str) -> list[str]:
+        return contract.call_argv(self._options.glexec, far_side_argv(self._options.python, place, program))
+
+    def _call(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> tuple[Link, Hello]:
+        """One call, until the far side said hello and was believed."""
+        options = self._options
+        with owner_proxy_file(ensure_run(options.run_dir), credential) as client_cert:
+            environment = contract.call_environment(client_cert, options.pilot_proxy, payload.id)
+            place.open_for_others()
+            try:
+                try:
+                    link = launch(self._command_line(place, "supervisor"), environment, watch)
+                except OSError as error:
+                    msg = f"cannot execute {options.glexec}: {error.strerror}; the site must repair gLExec or set identity.glexec"
+                    raise GatewaySiteError(msg, reason="not-executable") from None
+                return link, self._greet(link, place, credential)
+            finally:
+                place.seal()
+
+    def _greet(self, link: Link, place: Sandbox, credential: OwnerCredential) -> Hello:
+        try:
+            first = link.greeting(time.monotonic() + self._options.timeout_s)
+            place.seal()  # before anything in it is believed
+            if isinstance(first, Refused):
+                raise refusal_error(first, place)
+            if first is None:
+                raise self._silent(link, credential)
+            check_switched(first)
+            check_hello(first, place)
+        except BaseException:
+            with link.watch.shielded():
+                link.close()
+            raise
+        return first
+
+    def _silent(self, link: Link, credential: OwnerCredential) -> PilotError:
+        """No hello: then the exit code is gLExec's; without an exit it hangs."""
+        with link.watch.shielded():
+            # The end of its output comes a moment before the end of the process.
+            ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
+        if ended:
+            return contract.call_error(link.process.returncode, credential.owner, self._options.python, link.diagnosis())
+        limit = self._options.timeout_s
+        said = f"; it said: {link.diagnosis()}" if link.diagnosis() else ""
+        msg = f"cannot switch to the account of {credential.owner}: gLExec did not answer within {limit:.0f} s and was cut off{said}"
+        return GatewayTimeoutError(msg + "; the site must look at its mapping service", reason="hang")
+
+    def _sweep(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> None:
+        """Kill and clean as the owner without the far side: another call, which needs the proxy and the same mapping."""
+        with owner_proxy_file(ensure_run(self._options.run_dir), credential) as client_cert:
+            environment = contract.call_environment(client_cert, self._options.pilot_proxy, payload.id)
+            run_sweep(self._command_line(place, "sweep"), environment, watch)
