@@ -130,11 +130,9 @@ def shown(value: object) -> str:
     """A refused value as a message may repeat it: short, printable, and never something that may be a secret."""
     if value is None:
         return "empty"
-    if isinstance(value, str) and ("@" in value or "-----BEGIN" in value):
-        return "the given text (not repeated here, it may hold a secret)"
     text = repr(value)
     if "-----BEGIN" in text or "@" in text:
-        return f"the given {type(value).__name__} (not repeated here, it may hold a secret)"
+        return "the given value (not repeated here, it may hold a secret)"
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 
 

@@ -244,7 +244,7 @@ class LifetimeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         int, _seconds(1, 86_400, "Time that the batch system leaves between its stop signal and its SIGKILL.")
     ] = 30
     reserve_s: Annotated[
-        int, _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; the payload's grace is cut to the rest.")
+        int, _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; after a stop signal the payload's grace is cut to the rest.")
     ] = 10
 
 
@@ -274,11 +274,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     staging: StagingSection = field(default_factory=StagingSection)
     lifetime: LifetimeSection = field(default_factory=LifetimeSection)
     paths: PathsSection = field(default_factory=PathsSection)
-
-    @property
-    def payload_grace_s(self) -> int:
-        """Seconds between TERM and KILL of a payload: the smaller of its own grace and what the batch system leaves."""
-        return min(self.payload.grace_s, self.lifetime.batch_grace_s - self.lifetime.reserve_s)
 
     @property
     def site_name(self) -> str:

@@ -10,8 +10,13 @@ from tests.support import bans
 from tests.support.layers import ROOT
 
 FILES = sorted(path for folder in ("pilot", "tests", "wrappers") for path in (ROOT / folder).rglob("*.py"))
-SHELL_ALLOWED = ("pilot/staging/plan.py", "pilot/staging/commandline.py")
+SHELL_ALLOWED = ("pilot/execution/command.py",)
 """Where the one listed exception is built: ``/bin/bash -c LINE`` for queues with payload.shell."""
+ALLOWED = {
+    "pilot/testbed/service.py": ("start_new_session", "a testbed that stays up after its command belongs to no batch job"),
+}
+"""File to the one ban it may break, with the reason."""
+
 SLEEP_ALLOWED = {
     "pilot/farside/courier.py": "back-off before the next try of a transfer: there is no event to wait for",
     "pilot/farside/sweep.py": "waits for the end of killed processes that are not its children",
@@ -24,8 +29,10 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_banned(path: Path) -> None:
-    """The file breaks none of the bans."""
-    assert [f"{path.relative_to(ROOT)}:{line}: {sentence}" for line, sentence in bans.findings(path.read_text("utf-8"))] == []
+    """The file breaks none of the bans, but for what is listed with its reason."""
+    allowed, _ = ALLOWED.get(name_of(path), ("", ""))
+    broken = [(line, sentence) for line, sentence in bans.findings(path.read_text("utf-8")) if not (allowed and allowed in sentence)]
+    assert [f"{name_of(path)}:{line}: {sentence}" for line, sentence in broken] == []
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path).startswith("pilot/")], ids=name_of)

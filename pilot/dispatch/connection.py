@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _CHUNK: Final = 65_536
+_ALERT_S: Final = 0.2
 
 
 class ReplyTooLargeError(Exception):
@@ -70,9 +71,18 @@ class DeadlineSocket(ssl.SSLSocket):
         return super().recv_into(buffer, nbytes, flags)
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        """Send as `ssl.SSLSocket.send`."""
+        """Send as `ssl.SSLSocket.send`.
+
+        With TLS 1.3 a server that refuses the client's certificate says so after the handshake, and may close before it has
+        read the request. Then sending fails, and the alert with the reason is still to be read.
+        """
         self._arm()
-        return super().send(data, flags)
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLEOFError, ConnectionError):
+            self.settimeout(_ALERT_S)
+            super().recv(1)
+            raise
 
 
 def open_session(context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadline, user_agent: str) -> requests.Session:

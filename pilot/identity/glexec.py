@@ -170,11 +170,13 @@ class GlexecGateway:
         with link.watch.shielded():
             # The end of its output comes a moment before the end of the process.
             ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
+            if not ended:
+                link.cut_off()
         if ended:
             return contract.call_error(link.process.returncode, credential.owner, self._options.python, link.diagnosis())
         limit = self._options.timeout_s
         said = f"; it said: {link.diagnosis()}" if link.diagnosis() else ""
-        msg = f"cannot switch to the account of {credential.owner}: gLExec did not answer within {limit:.0f} s and was cut off{said}"
+        msg = f"cannot switch to the account of {credential.owner}: gLExec did not answer within {limit:g} s and was cut off{said}"
         return GatewayTimeoutError(msg + "; the site must look at its mapping service", reason="hang")
 
     def _sweep(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> None:

@@ -83,10 +83,12 @@ class SameAccountGateway:
         with link.watch.shielded():
             # The end of its output comes a moment before the end of the process.
             ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
+            if not ended:
+                link.cut_off()
         if ended:
             code, said = link.process.returncode, link.diagnosis()
             return FarSideError(f"cannot start the far side: {self._options.python} ended with {code}: {said}")
-        return GatewayTimeoutError(f"cannot start the far side: no answer from {self._options.python} in {self._options.timeout_s:.0f} s")
+        return GatewayTimeoutError(f"cannot start the far side: no answer from {self._options.python} in {self._options.timeout_s:g} s")
 
     def _sweep(self, place: Sandbox, watch: Watch) -> None:
         run_sweep(far_side_argv(self._options.python, place, "sweep"), ENVIRONMENT, watch)

@@ -171,7 +171,8 @@ def parse_server(text: str) -> tuple[str, int]:
         ValueError: it has none of these forms.
     """
     match = _SERVER.fullmatch(text)
-    if match is None or not 0 < int(match["port"] or DEFAULT_PORT) < 65536:
+    labels = match["host"].split(".") if match and not text.startswith("[") else ["x"]
+    if match is None or not 0 < int(match["port"] or DEFAULT_PORT) < 65536 or not all(0 < len(label) < 64 for label in labels):
         msg = "not host:port"
         raise ValueError(msg)
     return match["host"].strip("[]").lower(), int(match["port"] or DEFAULT_PORT)

@@ -32,30 +32,39 @@ class Faults:
     """The orders that stand, with a count of the calls each one has seen."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._orders: list[Fault] = []
         self._seen: dict[Fault, int] = {}
+        self._happened: set[Fault] = set()
 
     def add(self, fault: Fault) -> None:
         """Order a fault."""
-        with self._lock:
+        with self._changed:
             self._orders.append(fault)
             self._seen[fault] = 0
 
     def clear(self) -> None:
         """All is well again."""
-        with self._lock:
+        with self._changed:
             self._orders.clear()
             self._seen.clear()
+            self._happened.clear()
 
     def take(self, path: str) -> Kind | None:
         """Count a call; what goes wrong with it, if anything."""
         found: Kind | None = None
-        with self._lock:
+        with self._changed:
             for fault in self._orders:
                 if not path.endswith(fault.path):
                     continue
                 self._seen[fault] += 1
                 if found is None and fault.call in (0, self._seen[fault]):
                     found = fault.kind
+                    self._happened.add(fault)
+                    self._changed.notify_all()
         return found
+
+    def wait(self, fault: Fault, timeout_s: float) -> bool:
+        """Wait until an ordered fault has happened; False at the time limit."""
+        with self._changed:
+            return self._changed.wait_for(lambda: fault in self._happened, timeout_s)

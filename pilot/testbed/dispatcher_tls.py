@@ -44,6 +44,8 @@ def client_chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
 
     `SSLSocket.get_unverified_chain` is public from Python 3.13 on; before, the object below has it.
     """
+    if connection.getpeercert(binary_form=True) is None:
+        return ()
     public = getattr(connection, "get_unverified_chain", None)
     if public is not None:
         return tuple(x509.load_der_x509_certificate(der) for der in public() or ())

@@ -32,7 +32,7 @@
 #endif
 
 enum { CLIENT = 201, SITE = 202, DENIED = 203, COMMAND = 204, NOT_EXECUTED = 126 };
-enum { MAX_PROXY = 1 << 20, MAX_ENV = 512 };
+enum { MAX_PROXY = 1 << 20, MAX_ENV = 512, TELL = 3 };
 
 static struct {
     long caller;
@@ -42,8 +42,6 @@ static struct {
 
 static char dn[1024] = "-", account[256] = "-";
 static volatile sig_atomic_t child = 0;
-
-/* ---------------------------------------------------------------- log, end */
 
 static const char *clean(const char *text)
 {
@@ -61,7 +59,6 @@ static void log_call(const char *result)
     time_t now = time(NULL);
     struct tm parts;
     int handle, length;
-
     if (config.log[0] == '\0')
         return;
     strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
@@ -90,8 +87,6 @@ static void finish(int code, const char *format, ...)
     log_call(result);
     exit(code);
 }
-
-/* ------------------------------------------------------------ configuration */
 
 static FILE *open_site_file(const char *path)
 {
@@ -131,8 +126,6 @@ static void read_config(void)
         finish(SITE, "%s is not complete", CONFIG_PATH);
 }
 
-/* --------------------------------------------------------------- the proxy */
-
 static char *read_proxy(const char *variable, size_t *size)
 {
     const char *path = getenv(variable);
@@ -140,7 +133,6 @@ static char *read_proxy(const char *variable, size_t *size)
     char *data;
     ssize_t count;
     int handle;
-
     if (path == NULL || path[0] != '/')
         finish(CLIENT, "%s is not an absolute path", variable);
     handle = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -167,7 +159,6 @@ static STACK_OF(X509) *parse_chain(const char *data, size_t size)
     BIO *bio = BIO_new_mem_buf(data, (int)size);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, "");
     X509 *certificate;
-
     BIO_free(bio);
     bio = BIO_new_mem_buf(data, (int)size);
     while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
@@ -190,7 +181,6 @@ static void verify(STACK_OF(X509) *chain)
     X509_STORE_CTX *context = X509_STORE_CTX_new();
     STACK_OF(X509) *verified;
     int i;
-
     if (lookup == NULL || context == NULL || X509_LOOKUP_add_dir(lookup, config.ca_dir, X509_FILETYPE_PEM) != 1)
         finish(SITE, "cannot use CA directory %s", config.ca_dir);
     X509_STORE_set_flags(store, X509_V_FLAG_ALLOW_PROXY_CERTS | X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
@@ -207,14 +197,11 @@ static void verify(STACK_OF(X509) *chain)
     finish(DENIED, "no end-entity certificate in the chain");
 }
 
-/* ----------------------------------------------------------------- mapping */
-
 static int calls_before(void)
 {
     char line[8192], wanted[256];
     FILE *file = fopen(config.log, "re");
     int count = 0;
-
     snprintf(wanted, sizeof wanted, " id=\"%.200s\"", getenv("GLEXEC_ID") ? clean(getenv("GLEXEC_ID")) : "");
     while (file != NULL && fgets(line, sizeof line, file) != NULL)
         count += strstr(line, wanted) != NULL;
@@ -226,7 +213,6 @@ static int calls_before(void)
 static void commit_fault(void)
 {
     int code = 0, times = 0, used = 0;
-
     if (strcmp(account, "!same") == 0)
         return;
     if (strcmp(account, "!hang") == 0) {
@@ -258,13 +244,10 @@ static void map_account(void)
         commit_fault();
 }
 
-/* ------------------------------------------------------------------ switch */
-
 static void switch_to(const struct passwd *target)
 {
     gid_t groups[64];
     int count = 64;
-
     if (getgrouplist(target->pw_name, target->pw_gid, groups, &count) < 0 || setgroups(count, groups) != 0 ||
         setresgid(target->pw_gid, target->pw_gid, target->pw_gid) != 0 ||
         setresuid(target->pw_uid, target->pw_uid, target->pw_uid) != 0)
@@ -327,10 +310,12 @@ static void become_and_execute(const struct passwd *target, char **argv, const c
     if (chdir(target->pw_dir) != 0 && chdir("/") != 0)
         finish(SITE, "no directory to start in");
     environment = clean_environment(target->pw_dir, path);
-    closefrom(3);
+    closefrom(TELL + 1);
     execve(argv[1], argv + 1, environment);
     code = errno == ENOEXEC || errno == ELIBBAD ? NOT_EXECUTED : CLIENT;
     fprintf(stderr, "glexec: cannot execute %s as %s: %s\n", argv[1], target->pw_name, strerror(errno));
+    if (write(TELL, &code, sizeof code) < 0) /* without linger there is nobody to tell */
+        _exit(code);
     _exit(code);
 }
 
@@ -341,13 +326,14 @@ static void forward(int number)
 }
 
 /* Stay as the parent: the caller can signal us, as our real uid is still its own. */
-static int linger(void)
+static int linger(int told)
 {
-    int status;
-
+    int status, own;
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
             return SITE;
+    if (read(told, &own, sizeof own) == sizeof own) /* the command was never executed: the code is ours */
+        return own;
     if (WIFSIGNALED(status))
         return 128 + WTERMSIG(status);
     return WEXITSTATUS(status) >= CLIENT && WEXITSTATUS(status) <= COMMAND ? COMMAND : WEXITSTATUS(status);
@@ -374,6 +360,7 @@ int main(int argc, char **argv)
     size_t size, i;
     char *proxy;
     pid_t pid;
+    int told[2];
 
     if (argc == 2 && strcmp(argv[1], "-v") == 0) {
         printf("gLExec emulation of the multi-user pilot's testbed\n");
@@ -395,15 +382,19 @@ int main(int argc, char **argv)
     if (target == NULL || target->pw_uid == 0 || target->pw_gid == 0)
         finish(DENIED, "account %s does not exist or is root", clean(account));
     log_call("executed");
+    closefrom(TELL);
     if (!config.linger)
         become_and_execute(target, argv, proxy, size);
-    pid = fork();
-    if (pid < 0)
+    if (pipe2(told, O_CLOEXEC) != 0 || (pid = fork()) < 0)
         finish(SITE, "cannot fork: %s", strerror(errno));
-    if (pid == 0)
+    if (pid == 0) {
+        if (told[1] != TELL && dup3(told[1], TELL, O_CLOEXEC) < 0)
+            _exit(SITE);
         become_and_execute(target, argv, proxy, size);
+    }
+    close(told[1]);
     child = pid;
     for (i = 0; i < sizeof forwarded / sizeof forwarded[0]; i++)
         sigaction(forwarded[i], &action, NULL);
-    return linger();
+    return linger(told[0]);
 }

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -133,7 +134,9 @@ class RealMyProxy:
             self._acceptor.join()
         with self._lock:
             for child in self._children:
-                child.terminate()
+                # The group: a token check that is under way must not outlive its server.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGTERM)
         for waiter in self._waiters:
             waiter.join(CONNECTION_LIMIT_S)
         if self._log >= 0:
@@ -209,7 +212,13 @@ class RealMyProxy:
         argv = [str(_server_program()), "-d", "-c", str(self._directory / "server.config"), "-s", str(self._store)]
         try:
             child = subprocess.Popen(
-                argv, stdin=connection.fileno(), stdout=subprocess.DEVNULL, stderr=self._log, cwd=self._directory, env=self._environment()
+                argv,
+                stdin=connection.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                cwd=self._directory,
+                env=self._environment(),
+                process_group=0,
             )
         except OSError as error:
             os.write(self._log, f"cannot start the server for a connection: {error.strerror}\n".encode())

@@ -14,18 +14,49 @@ from pilot.errors import PayloadInvalidError, PilotError
 from pilot.model import FinalState, Outcome, Payload
 from pilot.testbed.dispatcher_methods import METHODS
 
-FIELDS = (
-    "PandaID attemptNr prodUserID prodSourceLabel transformation jobPars inFiles outFiles logFile logGUID GUID checksum fsize scopeIn scopeOut "
-    "scopeLog ddmEndPointIn ddmEndPointOut maxCpuCount minRamCount maxDiskCount maxWalltime coreCount taskID allowNoOutput myproxy credname "
-    "userProxyDN myproxyToken myproxyTokenExpires myproxyTokenBinding myproxyTokenRenewal"
-).split()
+FIELDS = [
+    "PandaID",
+    "attemptNr",
+    "prodUserID",
+    "prodSourceLabel",
+    "transformation",
+    "jobPars",
+    "inFiles",
+    "outFiles",
+    "logFile",
+    "logGUID",
+    "GUID",
+    "checksum",
+    "fsize",
+    "scopeIn",
+    "scopeOut",
+    "scopeLog",
+    "ddmEndPointIn",
+    "ddmEndPointOut",
+    "maxCpuCount",
+    "minRamCount",
+    "maxDiskCount",
+    "maxWalltime",
+    "coreCount",
+    "taskID",
+    "allowNoOutput",
+    "myproxy",
+    "credname",
+    "userProxyDN",
+    "myproxyToken",
+    "myproxyTokenExpires",
+    "myproxyTokenBinding",
+    "myproxyTokenRenewal",
+]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=40)
-TEXTS = st.sampled_from(["", "NULL", "a", "a,b", ",", "../x", "/x", "ad:1", "0", "-1", "1", "9" * 19, "2026-01-01 00:00:00", "h:1", "x" * 300])
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8)
-JOBS = st.fixed_dictionaries(
-    {"PandaID": st.just(5), "attemptNr": st.just(1), "prodUserID": st.just("/CN=a"), "prodSourceLabel": st.just("user")},
-    optional={name: TEXTS | JSON for name in FIELDS},
+TEXTS = st.sampled_from(
+    ["", "NULL", "a", "a,b", ",", "../x", "/x", "ad:1", "0", "-1", "1", "9" * 19, "2026-01-01 00:00:00", "h:1", "x" * 300]
 )
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+)
+GOOD = {"PandaID": 5, "attemptNr": 1, "prodUserID": "/CN=a", "prodSourceLabel": "user", "transformation": "/bin/true"}
+JOBS = st.dictionaries(st.sampled_from(FIELDS), TEXTS | JSON, max_size=8).map(lambda changes: GOOD | changes)
 
 
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
@@ -53,7 +84,12 @@ def test_any_job(job: dict[str, object]) -> None:
     assert payload.limits.cores >= 1
 
 
-@given(st.integers(100, 599), st.booleans(), st.text(max_size=50), JSON | st.fixed_dictionaries({"StatusCode": st.integers(0, 99), "command": JSON}))
+@given(
+    st.integers(100, 599),
+    st.booleans(),
+    st.text(max_size=50),
+    JSON | st.fixed_dictionaries({"StatusCode": st.integers(0, 99), "command": JSON}),
+)
 def test_any_reply(status: int, success: bool, message: str, data: object) -> None:
     """A reply is read or refused with a declared error, in any combination of layers."""
     body = json.dumps({"success": success, "message": message, "data": data}).encode()

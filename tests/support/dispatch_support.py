@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -49,8 +50,6 @@ class Pki:
 
     def identity(self, proxy: Credential, name: str = "proxy.pem", role: str = PILOT_FQAN) -> PilotIdentity:
         """Admit a proxy, as the pilot does with its own."""
-        import os
-
         path = self.directory / name
         proxy.write(path)
         options = AdmitOptions(
@@ -69,7 +68,12 @@ class Pki:
 
 def job_spec(**changes) -> JobSpec:
     """A job of Alice's with one output."""
-    values = {"owner": ALICE_DN, "transformation": "/bin/sh", "parameters": "-c 'echo hello > out.txt'", "outputs": (OutputSpec(lfn="out.txt"),)}
+    values = {
+        "owner": ALICE_DN,
+        "transformation": "/bin/sh",
+        "parameters": "-c 'echo hello > out.txt'",
+        "outputs": (OutputSpec(lfn="out.txt"),),
+    }
     return JobSpec(**(values | changes))
 
 
@@ -111,7 +115,7 @@ class ReplayServer(TlsServer):
 class _Replay(TlsHandler):
     server: ReplayServer
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.requests.append((self.path, dict(self.headers.items()), body))
         status, reply = self.server.replies.pop(0)
@@ -121,5 +125,5 @@ class _Replay(TlsHandler):
 class PlainHandler(BaseHTTPRequestHandler):
     """A server that speaks no TLS."""
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Write no access log."""

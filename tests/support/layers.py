@@ -38,7 +38,6 @@ EFFECTS = (
     "execution.supervision",
     "execution.sampler",
     "journal.*",
-    "slot.detect",
     "selfcheck.*",
 )
 
@@ -168,12 +167,12 @@ def _impure_call(node: ast.Call) -> bool:
 
 def layer_breaks(modules: Sources) -> list[str]:
     """Imports among our own modules that go against the layers."""
-    broken = []
+    broken: dict[str, None] = {}
     for name, text in modules.items():
         for line, imported, ours in imports(text, modules):
             if ours and (why := _forbidden(name, imported)):
-                broken.append(f"{name}:{line}: imports {imported}; {why}")
-    return broken
+                broken[f"{name}:{line}: imports {imported}; {why}"] = None
+    return list(broken)
 
 
 def _forbidden(name: str, imported: str) -> str:

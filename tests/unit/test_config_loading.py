@@ -171,7 +171,7 @@ def test_quotes_are_advised(tmp_path: Path) -> None:
     assert "not False; put the value in quotes" in refusal(files=(path,), environ=environ)
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "big", "latin1", "nul-name", "deep"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "big", "big-wide", "latin1", "nul-name", "deep"])
 def test_unreadable_files_are_one_problem(tmp_path: Path, kind: str) -> None:
     """A file that cannot be read is one clear problem, at once, without follow-up problems about missing fields."""
     path = tmp_path / "site.yaml"
@@ -182,6 +182,9 @@ def test_unreadable_files_are_one_problem(tmp_path: Path, kind: str) -> None:
             os.mkfifo(path)
         case "big":
             path.write_bytes(b"#" * 1_048_577)
+        case "big-wide":
+            # Cut at the limit this would still be good UTF-8, with good YAML.
+            path.write_text("#" + "é" * 600_000)
         case "latin1":
             path.write_bytes(b"site: {name: M\xfcnchen}\n")
         case "deep":
@@ -195,6 +198,14 @@ def test_empty_file_and_empty_section_are_allowed(tmp_path: Path) -> None:
     """A file or section without content sets nothing."""
     files = (write(tmp_path, "", "a.yaml"), write(tmp_path, "# only a remark\nsite:\n", "b.yaml"))
     assert refusal(files=files) == ""
+
+
+def test_section_that_is_no_map_is_one_problem(tmp_path: Path) -> None:
+    """A section with anything but fields is one problem, without follow-up problems about the fields it lacks."""
+    path = write(tmp_path, "site: {queue: Q}\npilot: testvo\n")
+    environ = {name: value for name, value in NEEDED.items() if name != "PILOT_PILOT__VO"}
+    message = refusal(files=(path,), environ=environ)
+    assert message == f"cannot use configuration {path}: 1 problem: {path}:2: section pilot: it must be a map (`name: value` lines)"
 
 
 def test_error_is_a_configuration_error() -> None:
@@ -215,13 +226,6 @@ def test_default_role_follows_the_vo() -> None:
     """Without listed roles the VO's pilot role is the accepted one; listed roles replace it."""
     assert load_with().config.pilot.accepted_roles == ("/testvo/Role=pilot",)
     assert load_with("pilot.roles=[/testvo/x/Role=y]").config.pilot.accepted_roles == ("/testvo/x/Role=y",)
-
-
-@pytest.mark.parametrize(("grace", "batch", "reserve", "expected"), [(30, 100, 10, 30), (300, 100, 10, 90)])
-def test_payload_grace_fits_the_batch_grace(grace: int, batch: int, reserve: int, expected: int) -> None:
-    """The payload's grace is the smaller of its own and what the batch system leaves after the reserve."""
-    overrides = (f"payload.grace_s={grace}", f"lifetime.batch_grace_s={batch}", f"lifetime.reserve_s={reserve}")
-    assert load_with(*overrides).config.payload_grace_s == expected
 
 
 def test_loading_is_fast() -> None:

@@ -28,7 +28,9 @@ def updated(name: str):
     return replies.parse_updated(replies.parse_envelope(*sample(name), SERVER), SERVER)
 
 
-@pytest.mark.parametrize("name", ["v1_acquire_ok_user", "v1_acquire_ok_managed", "v1_081_acquire_ok", "v1_production_dns_acquire_Role_pilot"])
+@pytest.mark.parametrize(
+    "name", ["v1_acquire_ok_user", "v1_acquire_ok_managed", "v1_081_acquire_ok", "v1_production_dns_acquire_Role_pilot"]
+)
 def test_real_payloads_are_accepted(name: str) -> None:
     """Payloads as both server versions sent them are taken."""
     payload = acquired(name)

@@ -82,7 +82,13 @@ def test_inputs_are_read_by_position() -> None:
         )
     )
     first, second = payload.inputs
-    assert (first.lfn, first.size_bytes, first.checksum, first.scope, first.guid) == ("a.root", 12, Checksum("adler32", "5d000974"), "s1", "g1")
+    assert (first.lfn, first.size_bytes, first.checksum, first.scope, first.guid) == (
+        "a.root",
+        12,
+        Checksum("adler32", "5d000974"),
+        "s1",
+        "g1",
+    )
     assert (second.lfn, second.size_bytes, second.checksum, second.endpoint) == ("b.root", None, None, "")
 
 

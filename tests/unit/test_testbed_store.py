@@ -1,0 +1,439 @@
+"""The testbed dispatcher's memory: assignment, reports, verdicts, one-time tokens."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pilot.model import Secret, TokenBinding
+from pilot.myproxy.token import bound_passphrase
+from pilot.testbed.store import Claim, RefusedError, Store, StoreError
+from pilot.testbed.store_spec import JobSpec, LimitsSpec, OutputSpec, SpecError, parse_spec
+
+ALICE = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
+BOB = "/DC=test/DC=example/OU=People/CN=Bob Builder/CN=1234567"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def key():
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def other_key():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def spki(key) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    made = Store(tmp_path / "store.sqlite", clock=clock)
+    yield made
+    made.close()
+
+
+def spec(**changes) -> JobSpec:
+    return JobSpec(**({"owner": ALICE, "transformation": "/bin/true", "outputs": ("out.txt",)} | changes))
+
+
+def claim(key, **changes) -> Claim:
+    return Claim(**({"queue": "Q", "dn": "/CN=pilot", "label": "user", "public_key": spki(key)} | changes))
+
+
+def report(*lfns: str) -> str:
+    return json.dumps({lfn: {"guid": "g", "fsize": 1, "adler32": "00000001"} for lfn in lfns})
+
+
+def final(store: Store, state: str = "finished", job: int = 1, **arguments) -> str:
+    return store.update(job, 1, state, {"attempt_nr": 1} | arguments)
+
+
+# ------------------------------------------------------------------------------------------------------- assignment
+
+
+def test_oldest_fitting_job_is_handed_out_once(store, key) -> None:
+    """Jobs go out in order, each to one pilot."""
+    first, second = store.submit(spec()), store.submit(spec(owner=BOB))
+    found = [store.assign(claim(key), with_token=False) for _ in range(3)]
+    assert [item and item[0].id for item in found] == [first, second, None]
+    assert store.job(1).state == "sent"
+
+
+@pytest.mark.parametrize(("label", "got"), [("", 2), ("managed", 2), ("user", 1), ("unified", 1), ("panda", 3), ("nonsense", None)])
+def test_label_selects_as_on_a_real_server(store, key, label, got) -> None:
+    """No label means production payloads only; user, unified and single classes as the server's source has it."""
+    for kind in ("user", "managed", "panda"):
+        store.submit(spec(label=kind))
+    found = store.assign(claim(key, label=label), with_token=False)
+    assert (found[0].id if found else None) == got
+
+
+@pytest.mark.parametrize("offer", [{"memory_mb": 999}, {"disk_mb": 99}, {"remaining_s": 59}, {"queue": "other"}, {"owner": BOB}])
+def test_job_that_does_not_fit_stays(store, key, offer) -> None:
+    """Memory, disk, time, queue and owner must fit; what is not said does not count."""
+    store.submit(spec(queue="Q", limits=LimitsSpec(memory_mb=1000, disk_mb=100, wall_s=60)))
+    assert store.assign(claim(key, **offer), with_token=False) is None
+    assert store.assign(claim(key), with_token=False) is not None
+
+
+def test_no_job_twice_under_contention(store, key) -> None:
+    """Many threads that claim at once get different jobs."""
+    for _ in range(20):
+        store.submit(spec())
+    got: list[int] = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        while found := store.assign(claim(key), with_token=True):
+            with lock:
+                got.append(found[0].id)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(got) == list(range(1, 21))
+
+
+def test_another_process_sees_the_same_jobs(store, tmp_path, clock, key) -> None:
+    """A second store on the same file shares jobs and the token key."""
+    second = Store(tmp_path / "store.sqlite", clock=clock)
+    second.submit(spec())
+    _, minted = store.assign(claim(key), with_token=True)
+    assert second.job(1).state == "sent"
+    assert second.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, key))
+    second.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- reports
+
+
+def test_wrong_attempt_unknown_job_and_final_job_are_to_be_killed(store, key) -> None:
+    """Three ways to be told tobekilled, as measured on real servers."""
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    assert store.update(1, 7, "running", {}) == "tobekilled"
+    assert store.update(99, 1, "running", {}) == "tobekilled"
+    assert final(store, "failed") == "NULL"
+    assert store.update(1, 1, "running", {}) == "tobekilled"
+
+
+def test_starting_does_not_undo_running(store, key) -> None:
+    """A late starting leaves a running job running."""
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    store.update(1, 1, "running", {})
+    store.update(1, 1, "starting", {})
+    assert store.job(1).state == "running"
+
+
+@pytest.mark.parametrize(
+    ("given", "state", "diagnosis"),
+    [
+        (report("out.txt", "job-1.log.tgz"), "finished", ""),
+        (report("job-1.log.tgz"), "failed", "expected output out.txt is missing in pilot JSON"),
+        (report("out.txt"), "failed", "expected output job-1.log.tgz is missing in pilot JSON"),
+        (report("out.txt", "job-1.log.tgz", "extra.txt"), "failed", "pilot produced extra.txt inconsistently with jobdef"),
+        ("", "failed", "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"),
+        ("{", "failed", "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"),
+        ('{"out.txt": {}}', "failed", "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"),
+    ],
+)
+def test_verdict_follows_the_output_report(store, key, given, state, diagnosis) -> None:
+    """A finished job is believed only with a complete and consistent report."""
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    assert final(store, job_output_report=given) == "NULL"
+    assert (store.job(1).state, store.job(1).diagnosis) == (state, diagnosis)
+
+
+def test_optional_output_may_be_missing(store, key) -> None:
+    """An output that is marked optional is not missed."""
+    store.submit(spec(outputs=(OutputSpec(lfn="out.txt", optional=True),)))
+    store.assign(claim(key), with_token=False)
+    final(store, job_output_report=report("job-1.log.tgz"))
+    assert store.job(1).state == "finished"
+
+
+def test_report_without_attempt_leaves_the_job_hanging(store, key) -> None:
+    """A report without attempt number is taken and then lost, as on a real server."""
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    assert store.update(1, None, "finished", {"job_output_report": report("out.txt", "job-1.log.tgz")}) == "NULL"
+    store.settle_all()
+    assert store.job(1).state == "holding"
+
+
+def test_holding_until_settled(tmp_path, key) -> None:
+    """With late settling an ended job is in holding, ignores heartbeats, and a second end is alreadydone."""
+    store = Store(tmp_path / "late.sqlite", settle_at_once=False)
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    final(store, "failed")
+    assert store.job(1).state == "holding"
+    assert store.update(1, 1, "running", {}) == "NULL"
+    assert final(store, "finished") == "alreadydone"
+    store.settle_all()
+    assert store.job(1).state == "failed"
+    store.close()
+
+
+def test_value_too_long_is_a_database_error(store, key) -> None:
+    """A column that is too short for a value refuses the whole report."""
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    with pytest.raises(StoreError):
+        store.update(1, 1, "running", {"pilot_timing": "x" * 101})
+    assert store.job(1).state == "sent"
+
+
+def test_kill_before_and_after_hand_out(store, key) -> None:
+    """A queued job is cancelled at once; one with a pilot gets the order with each reply; one that is over gets nothing."""
+    store.submit(spec())
+    assert store.kill(1)
+    assert store.job(1).state == "cancelled"
+    store.submit(spec())
+    store.assign(claim(key), with_token=False)
+    assert store.kill(2)
+    assert [store.update(2, 1, "running", {}) for _ in range(2)] == ["tobekilled"] * 2
+    final(store, "failed", job=2)
+    assert not store.kill(2)
+    assert not store.kill(99)
+
+
+def test_silent_pilots_are_given_up(store, clock, key) -> None:
+    """A sent job fails after 30 minutes of silence, a running one after two hours."""
+    for _ in range(2):
+        store.submit(spec())
+        store.assign(claim(key), with_token=False)
+    store.update(2, 1, "running", {})
+    clock.now += 1801
+    store.assign(claim(key), with_token=False)
+    assert [job.state for job in store.jobs()] == ["failed", "running"]
+    clock.now += 7200
+    store.assign(claim(key), with_token=False)
+    assert store.job(2).diagnosis == "lost heartbeat"
+
+
+def test_wait_for_wakes_at_the_change(store, key) -> None:
+    """A waiter is woken by the change it waits for, and gives up at its time limit."""
+    store.submit(spec())
+    assert not store.wait_for(lambda jobs: jobs[0].state == "sent", 0.05)
+    thread = threading.Thread(target=lambda: store.assign(claim(key), with_token=False))
+    thread.start()
+    assert store.wait_for(lambda jobs: jobs[0].state == "sent", 10)
+    thread.join(10)
+
+
+def test_spec_from_plain_values() -> None:
+    """A description from YAML becomes a job; an unknown key or a wrong type is refused by name."""
+    made = parse_spec({"owner": ALICE, "transformation": "x", "outputs": ["a", {"lfn": "b", "optional": True}]})
+    assert [(file.lfn, file.optional) for file in made.output_specs()] == [("a", False), ("b", True)]
+    with pytest.raises(SpecError, match="transfromation"):
+        parse_spec({"owner": ALICE, "transfromation": "x", "transformation": "x"})
+    with pytest.raises(SpecError, match="wall_s"):
+        parse_spec({"owner": ALICE, "transformation": "x", "limits": {"wall_s": -1}})
+
+
+# ------------------------------------------------------------------------------------------------------------ tokens
+
+
+@pytest.fixture
+def minted(store, key):
+    store.submit(spec())
+    return store.assign(claim(key), with_token=True)[1]
+
+
+def events(store) -> list[str]:
+    return [entry["event"] for entry in store.audit()]
+
+
+def test_token_works_once(store, minted, key) -> None:
+    """The right passphrase is accepted once and never again."""
+    passphrase = bound_passphrase(minted.token, "1", 1, ALICE, key)
+    assert [store.redeem(ALICE, passphrase) for _ in range(3)] == [True, False, False]
+    assert events(store) == ["token.used", "token.already-used", "token.already-used"]
+
+
+def test_token_works_once_under_contention(store, minted, key) -> None:
+    """Of many redemptions at the same time exactly one succeeds."""
+    passphrase = bound_passphrase(minted.token, "1", 1, ALICE, key)
+    results: list[bool] = []
+    threads = [threading.Thread(target=lambda: results.append(store.redeem(ALICE, passphrase))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(results) == [False] * 9 + [True]
+
+
+def wrong_owner(token, key, other):
+    return BOB, bound_passphrase(token, "1", 1, BOB, key)
+
+
+def wrong_signer(token, key, other):
+    return ALICE, bound_passphrase(token, "1", 1, ALICE, other)
+
+
+def wrong_payload(token, key, other):
+    return ALICE, bound_passphrase(token, "2", 1, ALICE, key)
+
+
+def wrong_attempt(token, key, other):
+    return ALICE, bound_passphrase(token, "1", 2, ALICE, key)
+
+
+def signed_for_another_name(token, key, other):
+    return ALICE, bound_passphrase(token, "1", 1, BOB, key)
+
+
+def without_binding(token, key, other):
+    return ALICE, token
+
+
+@pytest.mark.parametrize(
+    ("show", "event"),
+    [
+        (wrong_owner, "token.wrong-owner"),
+        (wrong_signer, "token.wrong-signature"),
+        (wrong_payload, "token.wrong-payload"),
+        (wrong_attempt, "token.wrong-payload"),
+        (signed_for_another_name, "token.wrong-signature"),
+        (without_binding, "token.no-binding"),
+    ],
+)
+def test_wrongly_shown_token_is_burned(store, minted, key, other_key, show, event) -> None:
+    """A token that is shown with a wrong binding is refused, audited, and worthless from then on."""
+    username, passphrase = show(minted.token, key, other_key)
+    assert not store.redeem(username, passphrase)
+    assert not store.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, key))
+    assert events(store) == [event, "token.already-burned"]
+
+
+@pytest.mark.parametrize("passphrase", ["", "x" * 20, "a.b.c.d", "\0", "é" * 300, "....."])
+def test_nonsense_is_refused(store, minted, passphrase) -> None:
+    """What holds no known token is refused and burns nothing."""
+    assert not store.redeem(ALICE, passphrase)
+    assert events(store) == ["token.unknown"]
+
+
+def test_token_expires(store, minted, clock, key) -> None:
+    """After its ten minutes a token is worthless."""
+    clock.now += 600
+    assert not store.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, key))
+    assert events(store) == ["token.expired"]
+
+
+def test_token_lives_ten_minutes_at_most(tmp_path, key, clock) -> None:
+    """A longer lifetime cannot be configured."""
+    store = Store(tmp_path / "x.sqlite", clock=clock, token_lifetime_s=86_400)
+    store.submit(spec())
+    assert store.assign(claim(key), with_token=True)[1].expires_at == clock.now + 600
+    store.close()
+
+
+def test_token_ends_with_its_attempt(store, minted, key) -> None:
+    """Once the job is over its unused token is refused."""
+    final(store, "failed")
+    assert not store.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, key))
+    assert events(store) == ["token.attempt-over"]
+
+
+def test_token_is_nowhere_on_disk(store, minted, tmp_path) -> None:
+    """Neither the database nor its neighbours hold the token, and all are private."""
+    found = list(tmp_path.iterdir())
+    assert len(found) >= 2
+    for path in found:
+        assert minted.token.reveal().encode() not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_unbound_token(tmp_path, key) -> None:
+    """With binding none the token alone is the passphrase; a bound one is refused."""
+    store = Store(tmp_path / "x.sqlite", binding=TokenBinding.NONE)
+    tokens = []
+    for _ in range(2):
+        store.submit(spec())
+        tokens.append(store.assign(claim(key), with_token=True)[1].token)
+    assert store.redeem(ALICE, tokens[0])
+    assert not store.redeem(ALICE, bound_passphrase(tokens[1], "2", 1, ALICE, key))
+    assert not store.redeem(ALICE, tokens[1])
+    store.close()
+
+
+def test_elliptic_curve_keys_fit(store, other_key) -> None:
+    """A token can be bound to an elliptic-curve key."""
+    store.submit(spec())
+    _, minted = store.assign(claim(other_key), with_token=True)
+    assert store.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, other_key))
+
+
+def test_large_rsa_key_is_refused_before_the_job_is_handed_out(store) -> None:
+    """A key whose signatures do not fit is refused plainly, and the job stays for another pilot."""
+    store.submit(spec())
+    with pytest.raises(RefusedError, match="RSA-2048"):
+        store.assign(claim(rsa.generate_private_key(65537, 3072)), with_token=True)
+    assert store.job(1).state == "activated"
+
+
+def test_proxy_tail_is_not_part_of_the_username(store, key) -> None:
+    """An owner stored as a proxy's subject has the credential under the DN itself."""
+    store.submit(spec(owner=BOB + "/CN=proxy"))
+    assert store.assign(claim(key), with_token=True)[1].username == BOB
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"job_id": 2}, "does not run"),
+        ({"attempt": 2}, "does not run"),
+        ({"dn": "/CN=other"}, "ever handed"),
+        ({"other_key": True}, "key of another proxy"),
+        ({"wait_s": 0.5}, "too soon"),
+    ],
+)
+def test_renewal_is_refused(store, minted, clock, key, other_key, changes, why) -> None:
+    """Only the pilot that claimed, with the same key, for the running attempt, and not too often; refusals are audited."""
+    clock.now += changes.get("wait_s", 5)
+    with pytest.raises(RefusedError, match=why):
+        store.renew(
+            changes.get("job_id", 1),
+            changes.get("attempt", 1),
+            changes.get("dn", "/CN=pilot"),
+            spki(other_key if "other_key" in changes else key),
+        )
+    assert events(store) == ["token.renewal-refused"]
+
+
+def test_renewed_token_replaces_the_old_one(store, minted, clock, key) -> None:
+    """After a renewal only the new token works."""
+    clock.now += 5
+    fresh = store.renew(1, 1, "/CN=pilot", spki(key))
+    assert not store.redeem(ALICE, bound_passphrase(minted.token, "1", 1, ALICE, key))
+    assert store.redeem(ALICE, bound_passphrase(fresh.token, "1", 1, ALICE, key))
+
+
+def test_secret_is_accepted_too(store, minted, key) -> None:
+    """A passphrase may come wrapped or bare."""
+    assert store.redeem(ALICE, Secret(bound_passphrase(minted.token, "1", 1, ALICE, key).reveal()))
