@@ -230,7 +230,9 @@ def _store_log(kit: Kit, notes: _Notes) -> None:
         notes.fault = notes.fault or _unexpected(kit, bug)
     else:
         notes.log_stored = True
-        notes.stored.append(_stored(notes.payload, replace(moved, name=notes.plan.log.name)))
+        archive = replace(moved, name=notes.plan.log.name)
+        notes.stored.append(_stored(notes.payload, archive))
+        telling.log_stored(kit.teller, archive)
 
 
 def _stored(payload: Payload, moved: MovedFile) -> StoredFile:

@@ -52,8 +52,9 @@ def moved(teller: Teller, event: str, verb: str, files: tuple[MovedFile, ...]) -
     """What moved?"""
     if files:
         total = sum(one.size_bytes for one in files)
+        count = "1 file" if len(files) == 1 else f"{len(files)} files"
         names = ", ".join(one.name for one in files[:5]) + (", ..." if len(files) > 5 else "")
-        teller.say(event, f"{verb} {len(files)} file(s), {total / 1e6:.1f} MB, checksums agree: {names}")
+        teller.say(event, f"{verb} {count}, {size(total)}, checksums agree: {names}")
 
 
 def result(teller: Teller, ended: PayloadResult) -> None:
@@ -62,5 +63,18 @@ def result(teller: Teller, ended: PayloadResult) -> None:
     usage = ended.usage
     text = diagnosis or "payload ended with exit code 0"
     swept = f"; {ended.killed_survivors} left-over process(es) killed" if ended.killed_survivors else ""
-    used = f"{ended.wall_s:.1f} s, CPU {usage.cpu_s:.1f} s, memory {max(usage.max_rss_bytes, usage.rss_bytes) / 1e6:.0f} MB"
+    memory = max(usage.max_rss_bytes, usage.rss_bytes)
+    used = f"{ended.wall_s:.1f} s, CPU {usage.cpu_s:.2f} s" + (f", memory {size(memory)}" if memory else "")
     teller.say("flight.ended", f"{text} ({used}){swept}", exit_code=ended.exit_code, signal=ended.signal)
+
+
+def log_stored(teller: Teller, archive: MovedFile) -> None:
+    """Where is the log?"""
+    teller.say("flight.log", f"stored the log archive {archive.name}, {size(archive.size_bytes)}, as the owner")
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 10_000:
+        return f"{count} bytes"
+    return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.0f} kB"

@@ -70,7 +70,7 @@ def play(scene: Scene) -> int:
     """Play the demonstration; returns 0 if every payload ended as it should and nothing was left behind."""
     say("The testbed starts: a CA, a VOMS authority, MyProxy, a dispatcher, storage, all on loopback.")
     if scene.glexec:
-        accounts = ", ".join(f"{account} for {dn.rsplit('/CN=', 1)[0] or dn}" for dn, account in scene.accounts.items())
+        accounts = ", ".join(f"{account} for {_short(dn)}" for dn, account in scene.accounts.items())
         say(f"The pilot runs as {scene.pilot_account}; gLExec (an emulation) switches to {accounts}.")
     else:
         say(f"Payloads run UNSWITCHED, in the pilot's own account: {scene.obstacle}.")
@@ -133,8 +133,7 @@ def _conclude(scene: Scene, grid: Grid, jobs: dict[int, _Act], code: int) -> int
         reported = job.arguments.get("pilot_error_code", 0) or 0
         good = good and job.state == act.expected and reported == act.code
         seconds = f"{job.modified - job.assigned:.1f}" if job.assigned else "-"
-        owner = job.owner.split("/CN=", 1)[-1]
-        rows.append((str(job.id), owner, _account(job) or "-", f"{job.state} ({act.what})", seconds))
+        rows.append((str(job.id), _short(job.owner), _account(job) or "-", f"{job.state} ({act.what})", seconds))
     left = scene.left_behind()
     _table(("payload", "owner", "account", "result", "seconds"), rows)
     if left:
@@ -142,6 +141,11 @@ def _conclude(scene: Scene, grid: Grid, jobs: dict[int, _Act], code: int) -> int
     else:
         say("Nothing was left behind: no process, no file, no credential.")
     return 0 if good and not left else 1
+
+
+def _short(dn: str) -> str:
+    """The personal part of a DN, for people."""
+    return dn.split("/CN=", 1)[-1]
 
 
 def _account(job: JobView) -> str:

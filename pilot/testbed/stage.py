@@ -18,6 +18,7 @@ from pilot.testbed.software import SoftwareError, deploy
 PLACES = ("/mnt", "/media", "/srv", "/opt")
 """Directories that exist on every Debian and may be covered by a tmpfs of our own, in our own namespace."""
 NOBODY = "nobody"
+PILOT = "pilot01"
 
 
 def play_here(*, switched: bool) -> int:
@@ -59,16 +60,16 @@ def _play_switched() -> int:
 
 def play_inside(place: Path) -> int:
     """Play in the namespace that `_play_switched` made; `place` is its tmpfs."""
-    from pilot.testbed.glexec import GlexecBuildError, install
+    from pilot.testbed.glexec import GlexecBuildError, build_glexec
 
     say("Root: a private namespace has three accounts (the pilot's, two owners'); the host gets none of them.")
     try:
         python = deploy(place / "software")
         software = python.parent.parent
         accounts = OWNERS
-        glexec = install(
+        glexec = build_glexec(
             place / "glexec",
-            caller="pilot01",
+            caller_uid=pwd.getpwnam(PILOT).pw_uid,
             accounts=accounts,
             ca_dir=place / "scene" / "grid" / "grid-security" / "certificates",
         )
@@ -81,9 +82,9 @@ def play_inside(place: Path) -> int:
         base=base,
         python=python,
         wrapper=software / "wrappers" / "pilot-wrapper.sh",
-        pilot_account="pilot01",
+        pilot_account=PILOT,
         accounts=accounts,
-        glexec=str(glexec),
+        glexec=str(glexec.path),
     )
     return play(scene)
 

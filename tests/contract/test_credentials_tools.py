@@ -73,6 +73,7 @@ def test_names_print_and_hash_as_in_openssl(world: World, tmp_path: Path, name: 
     assert shown.splitlines() == [subject_hash(name), f"subject={oneline(name)}"]
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_hashes_of_the_systems_authorities_agree() -> None:
     """Where the system has a hashed CA directory, every file name is the hash that we compute."""
     checked = 0

@@ -27,7 +27,7 @@ from pilot.testbed.dispatcher_faults import Fault
 from pilot.testbed.pki import ALICE_DN, ROBOT_DN, Authority
 from pilot.testbed.store import Store
 from pilot.tls import EndpointTrust
-from tests.support.dispatch_support import PRODUCTION, SLOT, PlainHandler, Pki, ReplayServer, job_spec, sample
+from tests.support.dispatch_support import PRODUCTION, SLOT, Pki, PlainHandler, ReplayServer, job_spec, sample
 
 
 @pytest.fixture(scope="module")

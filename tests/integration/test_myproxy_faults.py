@@ -339,7 +339,9 @@ def test_a_server_that_the_site_does_not_allow(server: EmbeddedMyProxy, redeemer
     assert server.server in str(error)
 
 
-@pytest.mark.parametrize("place", ["", "host:0", "host:65536", "ho st:1", "https://host:1", "host:1:2", "a\nb:1", "[::1", "a..b:1", "a" * 64 + ":1"])
+@pytest.mark.parametrize(
+    "place", ["", "host:0", "host:65536", "ho st:1", "https://host:1", "host:1:2", "a\nb:1", "[::1", "a..b:1", "a" * 64 + ":1"]
+)
 def test_a_server_that_cannot_be_one(world: World, place: str) -> None:
     """What is not host:port is refused as such."""
     assert failure(source(world, "localhost:1"), alices(place, "never-minted-0123456789"), world).reason == "server-invalid"

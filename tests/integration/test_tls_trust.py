@@ -153,6 +153,7 @@ def test_a_server_outside_the_signing_policy_is_refused(tmp_path: Path) -> None:
         talk(server, grid(narrow))
 
 
+@pytest.mark.filterwarnings("ignore:.*TLSv1_1 is deprecated:DeprecationWarning")
 def test_old_protocol_versions_are_refused(authority: Authority, tmp_path: Path) -> None:
     """TLS below 1.2 is refused."""
     with serving(authority.host(), authority, tmp_path, ssl.TLSVersion.TLSv1_1) as server, pytest.raises(ssl.SSLError):

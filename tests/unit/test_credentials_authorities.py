@@ -115,7 +115,8 @@ def test_an_endless_path_ends(root: Authority) -> None:
     assert codes(root, proxy_of(upper)) == {"path-too-long"}
     one = below(root, "One")
     two = below(one, "Two")
-    cross = forge(two.credential, subject=one.credential.cert.subject, info=None, key=one.credential.key, key_usage=SIGNS, extensions=[(CA, True)])
+    name, key = one.credential.cert.subject, one.credential.key
+    cross = forge(two.credential, subject=name, info=None, key=key, key_usage=SIGNS, extensions=[(CA, True)])
     (root.cert_dir / f"{one.hash}.0").write_bytes(cross.cert.public_bytes(Encoding.PEM))
     assert codes(root, proxy_of(two)) == {"path-too-long"}
 
