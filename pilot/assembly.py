@@ -43,6 +43,8 @@ from pilot.tls import EndpointTrust
 from pilot.watch import SelectorWatch
 
 MB = 1_000_000
+DISPATCHERS = {"panda-v1": PandaV1Dispatcher}
+"""`dispatcher.kind` to its client."""
 
 
 def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResult:
@@ -59,7 +61,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
     started = time.monotonic()
     quiet_libraries()
     scratch = _scratch(config, run_dir)
-    context = {"host": os.uname().nodename, "pid": str(os.getpid())}
+    context = {"site": config.site_name, "host": os.uname().nodename, "pid": str(os.getpid())}
     teller = Teller(log_path=config.paths.log, audit_path=config.paths.audit, context=context)
     with ExitStack() as stack:
         stack.callback(teller.close)
@@ -69,7 +71,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         run = stack.enter_context(RunDirectory(Path(run_dir) if run_dir else fresh_name(scratch)))
         spool = Spool(_journal(config, scratch), dispatcher=config.dispatcher.url, run_dir=str(run.path))
         stack.callback(spool.close)
-        dispatcher = PandaV1Dispatcher(_dispatcher_options(config, environ), pilot.credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), pilot.credential)
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
@@ -279,6 +281,6 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         pilot = admit(_proxy_path(config, environ), _admit_options(config), datetime.now(UTC))
         spool = Spool(_journal(config, scratch), dispatcher=config.dispatcher.url, run_dir="")
         stack.callback(spool.close)
-        dispatcher = PandaV1Dispatcher(_dispatcher_options(config, environ), pilot.credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), pilot.credential)
         stack.callback(dispatcher.close)
         return recovery.replay(spool, dispatcher, watch, teller)

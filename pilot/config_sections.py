@@ -64,7 +64,7 @@ EndpointUrl = Annotated[
 ]
 VariableName = Annotated[str, Meta(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255, extra={"form": "a variable name"})]
 VariableValue = Annotated[str, Meta(pattern=f"^{_LINE}{_END}", max_length=4096, extra={"form": "text of one line"})]
-Source = Literal["myproxy", "dispatcher", "file", "none"]
+Source = Literal["myproxy", "file", "none"]
 Trust = Literal["grid", "system"]
 
 
@@ -146,7 +146,7 @@ class CredentialsSection(Struct, frozen=True, kw_only=True, forbid_unknown_field
         dict[Name, Source],
         Meta(
             max_length=64,
-            description="Class of payload (PanDA's prodSourceLabel) to source: `myproxy` (one-time token), `dispatcher`, "
+            description="Class of payload (PanDA's prodSourceLabel) to source: `myproxy` (one-time token), "
             "`file` (the VO's production proxy), `none`. Payloads of a class that is not listed are refused.",
         ),
     ] = field(default_factory=_default_sources)
@@ -244,7 +244,8 @@ class LifetimeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         int, _seconds(1, 86_400, "Time that the batch system leaves between its stop signal and its SIGKILL.")
     ] = 30
     reserve_s: Annotated[
-        int, _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; after a stop signal the payload's grace is cut to the rest.")
+        int,
+        _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; after a stop signal the payload's grace is cut to the rest."),
     ] = 10
 
 
@@ -257,7 +258,7 @@ class PathsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _optional_path("Directory of the outcome journal; it must outlive the pilot. Empty: `pilot-journal` in the scratch directory."),
     ] = ""
     log: Annotated[str, _optional_path("File for the log as JSON lines. Empty: none, people read stderr.")] = ""
-    audit: Annotated[str, _optional_path("File for the audit records as JSON lines. Empty: they stand in the log.")] = ""
+    audit: Annotated[str, _optional_path("File for audit records alone; paths.log has them too. With both empty none are kept.")] = ""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -83,6 +83,8 @@ class Teller:
     def audit(self, event: str, **fields: object) -> None:
         """Record a security event: who, what, for whom, as whom."""
         stamp = datetime.now(UTC)
+        if self._audit is None and self._log is None:
+            self._print("audit " + json.dumps(self._facts(stamp, event, "", fields), default=str))
         self._record(self._audit, stamp, event, "", fields)
         self._record(self._log, stamp, event, "", fields)
 
@@ -109,13 +111,15 @@ class Teller:
     def _record(self, stream: TextIO | None, stamp: datetime, event: str, text: str, fields: Mapping[str, object]) -> None:
         if stream is None:
             return
-        record: dict[str, object] = {"at": stamp.isoformat(), "event": event, **self._context, **self._fields, "text": text}
-        record |= {key: clean(value) if isinstance(value, str) else value for key, value in fields.items()}
         try:
-            stream.write(json.dumps(record, default=str) + "\n")
+            stream.write(json.dumps(self._facts(stamp, event, text, fields), default=str) + "\n")
             stream.flush()
         except OSError:
             return  # see _print
+
+    def _facts(self, stamp: datetime, event: str, text: str, fields: Mapping[str, object]) -> dict[str, object]:
+        record: dict[str, object] = {"at": stamp.isoformat(), "event": event, **self._context, **self._fields, "text": text}
+        return record | {key: clean(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 def _open_private(path: str) -> TextIO | None:

@@ -54,7 +54,8 @@ def get(order: dict[str, Any], directory: int, network: Network) -> Tally:
     size, algorithm, value = order.get("size"), order.get("algorithm") or "", order.get("checksum") or ""
     tally = Tally(md5=algorithm == "md5")
     temporary = f".part-{os.urandom(8).hex()}"
-    target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    mode = 0o700 if order.get("executable") else 0o600
+    target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
 
     def write(data: memoryview) -> None:
         tally.add(data)

@@ -14,7 +14,7 @@ import msgspec
 
 VERSION = 1
 FRAME_LIMIT = 1 << 20
-LOG_PART = 96 << 10
+LOG_PART = 32 << 10
 """Bytes of the flight log sent in one frame."""
 PROXY_NAME = ".x509_proxy"
 """Name of the owner's proxy in the work directory."""

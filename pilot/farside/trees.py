@@ -32,8 +32,11 @@ def check_name(name: object) -> str:
     Raises:
         UnsafeName: empty, longer than 255 bytes, ``.`` or ``..``, with a slash or a control character.
     """
-    if not isinstance(name, str) or name in ("", ".", "..") or len(name.encode("utf-8", "surrogateescape")) > 255:
-        raise UnsafeName("not a file name")
+    try:
+        if not isinstance(name, str) or name in ("", ".", "..") or len(os.fsencode(name)) > 255:
+            raise UnsafeName("not a file name")
+    except UnicodeEncodeError:
+        raise UnsafeName("not a file name in this encoding") from None
     if "/" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         raise UnsafeName("a file name with a slash or control characters")
     return name

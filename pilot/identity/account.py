@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -227,6 +228,7 @@ class FarSideAccount:
                 "size": file.size_bytes,
                 "algorithm": file.checksum.algorithm if file.checksum else "",
                 "checksum": file.checksum.value if file.checksum else "",
+                "executable": file.executable,
             }
             for file in files
         ]
@@ -277,7 +279,8 @@ class FarSideAccount:
         error: MoveError, what: str, kinds: dict[str, type[PilotError]], other: type[PilotError], urls: dict[str, str]
     ) -> NoReturn:
         kind = kinds.get(error.code, other)
-        place = clean(urls.get(error.name, "").partition("?")[0], 300)  # a query may carry a signature
+        # A query may carry a signature, a host part a password.
+        place = clean(re.sub(r"//[^/@]*@", "//", urls.get(error.name, "").partition("?")[0]), 300)
         name = clean(error.name, 255)
         remedy = REMEDIES.get(error.code, DEFAULT_REMEDY)
         msg = f"cannot {what} {name!r}" + (f" ({place})" if place else "") + f": {clean(error.text, 300)}; {remedy}"

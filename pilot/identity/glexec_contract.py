@@ -30,7 +30,7 @@ def candidates(configured: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     places = [environ.get("OSG_GLEXEC_LOCATION", "")]
     places += [f"{environ[name]}/sbin/glexec" for name in ("GLEXEC_LOCATION", "GLITE_LOCATION") if environ.get(name)]
     places += USUAL_PLACES
-    places += [f"{directory}/glexec" for directory in environ.get("PATH", "").split(":")]
+    places += [f"{directory}/glexec" for directory in environ.get("PATH", "").split(":") if directory]
     return tuple(place for place in dict.fromkeys(places) if place.startswith("/"))
 
 

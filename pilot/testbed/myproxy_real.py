@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+
+import psutil
 
 from pilot.testbed.myproxy_embedded import credential_from_pem
 from pilot.testbed.myproxy_policy import Retrievers
@@ -26,6 +28,7 @@ SERVER_PLACES = ("/usr/sbin/myproxy-server", "/usr/local/sbin/myproxy-server", "
 VERIFIER_PYTHON = "/usr/bin/python3"
 PAM_SERVICE = "myproxy-one-time"
 CONNECTION_LIMIT_S = 60.0
+STOP_LIMIT_S = 3.0
 MAX_CONNECTIONS = 64
 _LIBRARY_DIRECTORIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 
@@ -81,7 +84,7 @@ class RealMyProxy:
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self._waiters: list[threading.Thread] = []
-        self._children: set[subprocess.Popen[bytes]] = set()
+        self._children: dict[subprocess.Popen[bytes], socket.socket] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._log = -1
@@ -133,12 +136,20 @@ class RealMyProxy:
         if self._acceptor is not None:
             self._acceptor.join()
         with self._lock:
-            for child in self._children:
-                # The group: a token check that is under way must not outlive its server.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGTERM)
+            for child, connection in self._children.items():
+                # Without client and token check the server ends in good order, which lets libpam-wrapper remove what it made.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                _kill_below(child.pid)
+        limit = time.monotonic() + STOP_LIMIT_S
         for waiter in self._waiters:
-            waiter.join(CONNECTION_LIMIT_S)
+            waiter.join(max(0.0, limit - time.monotonic()))
+        with self._lock:
+            for child in self._children:
+                _kill_below(child.pid)
+                child.kill()
+        for waiter in self._waiters:
+            waiter.join()
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
@@ -202,12 +213,11 @@ class RealMyProxy:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                self._waiters = [waiter for waiter in self._waiters if waiter.is_alive()]
-                if len(self._waiters) < MAX_CONNECTIONS:
-                    self._launch(connection)
+            self._waiters = [waiter for waiter in self._waiters if waiter.is_alive()]
+            if len(self._waiters) >= MAX_CONNECTIONS or not self._launch(connection):
+                connection.close()
 
-    def _launch(self, connection: socket.socket) -> None:
+    def _launch(self, connection: socket.socket) -> bool:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         argv = [str(_server_program()), "-d", "-c", str(self._directory / "server.config"), "-s", str(self._store)]
         try:
@@ -218,25 +228,27 @@ class RealMyProxy:
                 stderr=self._log,
                 cwd=self._directory,
                 env=self._environment(),
-                process_group=0,
             )
         except OSError as error:
             os.write(self._log, f"cannot start the server for a connection: {error.strerror}\n".encode())
-            return
+            return False
         with self._lock:
-            self._children.add(child)
-        waiter = threading.Thread(target=self._reap, args=(child,), name="myproxy-wait", daemon=True)
+            self._children[child] = connection
+        waiter = threading.Thread(target=self._reap, args=(child, connection), name="myproxy-wait", daemon=True)
         self._waiters.append(waiter)
         waiter.start()
+        return True
 
-    def _reap(self, child: subprocess.Popen[bytes]) -> None:
+    def _reap(self, child: subprocess.Popen[bytes], connection: socket.socket) -> None:
         try:
             child.wait(CONNECTION_LIMIT_S)
         except subprocess.TimeoutExpired:
+            _kill_below(child.pid)
             child.kill()
             child.wait()
         with self._lock:
-            self._children.discard(child)
+            del self._children[child]
+        connection.close()
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -250,6 +262,14 @@ class RealMyProxy:
             "PAM_WRAPPER": "1",
             "PAM_WRAPPER_SERVICE_DIR": str(self._directory / "pam.d"),
         }
+
+
+def _kill_below(pid: int) -> None:
+    """Kill what a server has started: a token check runs in a session of its own, out of reach of its server's group."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def _file_name(name: str) -> str:

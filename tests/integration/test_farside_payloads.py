@@ -217,9 +217,9 @@ def test_usage_counts_dead_children(tmp_path: Path) -> None:
     with flight(tmp_path / "run") as (account, watch):
         account.start(shell(f"python3 -c '{burn}'; head -c 1000000 /dev/zero > big; sleep 300"))
         assert until(lambda: account.sample().disk_bytes >= 1_000_000)
+        assert until(lambda: account.sample().processes == 2)
         usage = account.sample()
         assert 0.28 <= usage.cpu_s <= 3
-        assert usage.processes == 2
         assert usage.rss_bytes >= (usage.pss_bytes or 0) > 0
         account.kill()
         assert until_ended(account, watch) == (None, signal.SIGKILL)

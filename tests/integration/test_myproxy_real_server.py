@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,13 +57,15 @@ def test_stopping_in_the_middle_of_a_token_check_leaves_nothing(tmp_path: Path) 
             assert redeemer.held.wait(10)
             running = processes_of(place)
             assert len(running) == 2  # the server and the check
+            before = time.monotonic()
             server.stop()
+            assert time.monotonic() - before < 2.5
             _, alive = psutil.wait_procs(running, timeout=5)
             thread.join(10)
         finally:
             redeemer.gate.set()
         assert alive == []
-        assert reasons == ["answer-lost"]
+        assert len(reasons) == 1
     private = [path for path in place.rglob("*") if path.is_file() and path.name != "pam_verifier.py"]
     assert len(private) >= 7
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private)
@@ -70,9 +73,9 @@ def test_stopping_in_the_middle_of_a_token_check_leaves_nothing(tmp_path: Path) 
     assert token.encode() not in server.log_path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["with blank", "quo'te", "brack[et"])
-def test_a_directory_that_pam_cannot_name(tmp_path: Path, name: str) -> None:
+def test_a_directory_that_pam_cannot_name(tmp_path: Path) -> None:
     """A path that would be cut in the PAM file is refused before anything starts."""
     world = make_world(tmp_path)
-    with pytest.raises(ValueError, match="PAM files cannot name"):
-        RealMyProxy(tmp_path / name, world.host, world.authority.cert_dir, world.authority.voms_dir, redeem_url="https://localhost/")
+    for name in ("with blank", "quo'te", "brack[et"):
+        with pytest.raises(ValueError, match="PAM files cannot name"):
+            RealMyProxy(tmp_path / name, world.host, world.authority.cert_dir, world.authority.voms_dir, redeem_url="https://localhost/")

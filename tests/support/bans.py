@@ -45,12 +45,12 @@ BANNED_CALLS = {
     "yaml.full_load": "use the safe loader",
     "urllib.request.urlopen": "it trusts the environment's proxies",
     "urllib.request.urlretrieve": "it trusts the environment's proxies",
-    "requests.get": "it trusts the environment; use a session of ours",
-    "requests.put": "it trusts the environment; use a session of ours",
-    "requests.post": "it trusts the environment; use a session of ours",
-    "requests.head": "it trusts the environment; use a session of ours",
-    "requests.delete": "it trusts the environment; use a session of ours",
-    "requests.request": "it trusts the environment; use a session of ours",
+    "requests.get": "it trusts the environment; make an own one",
+    "requests.put": "it trusts the environment; make an own one",
+    "requests.post": "it trusts the environment; make an own one",
+    "requests.head": "it trusts the environment; make an own one",
+    "requests.delete": "it trusts the environment; make an own one",
+    "requests.request": "it trusts the environment; make an own one",
 }
 BANNED_METHODS = {"extractall": "archives are read entry by entry"}
 BANNED_NAMES = {"CERT_NONE": "every peer is verified"}

@@ -1,0 +1,107 @@
+"""Directories of a flight: modes, refusals, removal."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pilot.errors import GatewayIdentityError, SandboxError
+from pilot.identity.sandbox import PROGRAM, ensure_run, passable, sandbox
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_run_directories(tmp_path: Path) -> None:
+    """RUN is passable, RUN/pilot private, whatever the umask; existing ones are taken."""
+    old = os.umask(0o077)
+    try:
+        ensure_run(tmp_path / "run")
+    finally:
+        os.umask(old)
+    assert (mode(tmp_path / "run"), mode(tmp_path / "run" / "pilot")) == (0o711, 0o700)
+    (tmp_path / "run" / "pilot").chmod(0o755)
+    assert ensure_run(tmp_path / "run") == tmp_path / "run" / "pilot"
+    assert mode(tmp_path / "run" / "pilot") == 0o700
+
+
+def test_run_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """A link in place of the run directory, or of its private part, is refused."""
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SandboxError, match="run"):
+        ensure_run(tmp_path / "run")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "second" / "pilot").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SandboxError, match="pilot"):
+        ensure_run(tmp_path / "second")
+
+
+def test_sandbox_is_filled_and_removed(tmp_path: Path) -> None:
+    """The payload's directory holds the program, readable for all, open to nobody; afterwards it is gone."""
+    with sandbox(tmp_path / "run") as place:
+        assert mode(place.path) == 0o711
+        assert {path.name: mode(path) for path in place.path.iterdir()} == dict.fromkeys(PROGRAM, 0o644)
+        place.open_for_others()
+        assert place.path.stat().st_mode & 0o7777 == 0o1777
+        place.seal()
+        assert mode(place.path) == 0o711
+        place.work.mkdir(0o700)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
+
+
+def test_what_resists_is_named(tmp_path: Path) -> None:
+    """A directory that cannot be removed is an error naming it; if something failed before, a note on that."""
+    with pytest.raises(SandboxError, match="payload-") as caught, sandbox(tmp_path / "run") as place:
+        place.work.mkdir()
+        (place.work / "file").touch()
+    assert caught.value.reason == "left-behind"
+    with pytest.raises(RuntimeError, match="first") as first, sandbox(tmp_path / "run") as place:
+        place.work.mkdir()
+        (place.work / "file").touch()
+        raise RuntimeError("first")
+    assert "left behind" in first.value.__notes__[0]
+
+
+def test_work_is_verified(tmp_path: Path) -> None:
+    """Work must be a private directory of the uid that the far side claims, with nothing foreign beside it."""
+    with sandbox(tmp_path / "run") as place:
+        with pytest.raises(SandboxError):
+            place.verify(os.getuid())
+        place.work.mkdir(0o700)
+        place.verify(os.getuid())
+        with pytest.raises(GatewayIdentityError, match="says uid"):
+            place.verify(os.getuid() + 1)
+        place.work.chmod(0o750)
+        with pytest.raises(SandboxError, match="private"):
+            place.verify(os.getuid())
+        place.work.chmod(0o700)
+        (place.path / "planted").touch()
+        with pytest.raises(SandboxError, match="planted"):
+            place.verify(os.getuid())
+
+
+def test_a_link_as_work_is_refused(tmp_path: Path) -> None:
+    """A link in place of work is not followed."""
+    (tmp_path / "elsewhere").mkdir(0o700)
+    with sandbox(tmp_path / "run") as place:
+        place.work.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(SandboxError):
+            place.verify(os.getuid())
+
+
+def test_ancestors_are_opened_and_closed(tmp_path: Path) -> None:
+    """Closed ancestors of ours get o+x only, and their modes back, also after a failure."""
+    middle = tmp_path / "a" / "b"
+    middle.mkdir(parents=True)
+    (tmp_path / "a").chmod(0o700)
+    middle.chmod(0o750)
+    before = mode(tmp_path)
+    with pytest.raises(RuntimeError), passable(middle / "run"):
+        assert (mode(tmp_path / "a"), mode(middle)) == (0o701, 0o751)
+        raise RuntimeError
+    assert (mode(tmp_path / "a"), mode(middle), mode(tmp_path)) == (0o700, 0o750, before)
