@@ -77,10 +77,11 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             dispatcher.heartbeat,
             watch,
             config.dispatcher.heartbeat_s,
-            lambda trouble: teller.say("heartbeat.trouble", f"cannot tell the dispatcher that the payload lives: {trouble}"),
+            # It may come late, in the next flight of another owner: not into a flight's log.
+            lambda trouble: teller.say("heartbeat.trouble", f"cannot tell the dispatcher that the payload lives: {trouble}", flight=False),
         )
         stack.callback(heartbeat.close)
-        recovery.replay(spool, dispatcher, watch, teller)
+        recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)
         kit = Kit(
             dispatcher=dispatcher,
             heartbeat=heartbeat,
@@ -225,10 +226,10 @@ def _shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
 
 def _plan(config: Config, payload: Payload) -> FlightPlan:
     endpoints = Endpoints(bases=config.staging.endpoints, default=config.staging.default_endpoint)
-    transfers = plan_transfers(payload, endpoints)
     program = program_to_fetch(payload)
+    transfers = plan_transfers(payload, endpoints, program)
     return FlightPlan(
-        fetch=transfers.fetch + ((program,) if program else ()),
+        fetch=transfers.fetch,
         store=transfers.store,
         log=transfers.log,
         argv=argv(payload, shell=config.payload.shell, program=f"./{program.name}" if program else ""),
@@ -283,4 +284,4 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         stack.callback(spool.close)
         dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), pilot.credential)
         stack.callback(dispatcher.close)
-        return recovery.replay(spool, dispatcher, watch, teller)
+        return recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from math import inf
 
 from pilot import telling
-from pilot.errors import JournalError, PilotError, UnexpectedError
+from pilot.errors import JournalError, PilotError, StoppedError, UnexpectedError
 from pilot.execution.limits import Limits
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.heartbeat import Heartbeat
@@ -106,7 +106,14 @@ class _Notes:
     result: PayloadResult | None = None
     stored: list[StoredFile] = field(default_factory=list)
     fault: PilotError | None = None
+    ending: PilotError | None = None
+    undelivered: PilotError | None = None
     log_stored: bool = False
+
+    def blame(self, fault: PilotError) -> None:
+        """Keep the first fault, for the payload; the first one that the next payload would meet too, for the pilot."""
+        self.fault = self.fault or fault
+        self.ending = self.ending or (fault if fault.ends_pilot else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +121,16 @@ class Flown:
     """How a flight ended, for the loop around flights."""
 
     outcome: Outcome
-    fault: PilotError | None
-    delivered: bool
+    ending: PilotError | None
+    """Why the pilot should not take another payload; from the whole flight, its landing included."""
+    undelivered: PilotError | None
+    """Why the dispatcher did not acknowledge the outcome, which then stays in the journal; None if it did."""
     seconds: float
+
+    @property
+    def delivered(self) -> bool:
+        """True if the dispatcher acknowledged the outcome."""
+        return self.undelivered is None
 
 
 def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.0, refusal: PilotError | None = None) -> Flown:
@@ -139,15 +153,15 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     try:
         journalled = _remember_claim(kit, notes)
         _serve_to_the_end(kit, pilot, notes, landing, refusal)
-        outcome = _outcome(kit, notes)
         kit.heartbeat.silence()
+        outcome = _outcome(kit, notes)
         if journalled:
             _remember_outcome(kit, notes, outcome)
-        delivered = deliver(kit, outcome)
+        deliver(kit, notes, outcome)
     finally:
         kit.heartbeat.silence()
-        land(kit, landing)
-    return Flown(outcome=outcome, fault=notes.fault, delivered=delivered, seconds=time.monotonic() - notes.started)
+        land(kit, notes, landing)
+    return Flown(outcome=outcome, ending=notes.ending, undelivered=notes.undelivered, seconds=time.monotonic() - notes.started)
 
 
 def serve(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack) -> None:
@@ -181,17 +195,16 @@ def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: Ex
     """`serve`, with every failure noted, and the log stored as the owner after good and bad flights alike."""
     try:
         if refusal is not None:
-            raise refusal
+            notes.blame(refusal)
         if notes.fault is None:
             serve(kit, pilot, notes, landing)
     except PilotError as fault:
-        notes.fault = fault
+        notes.blame(fault)
     except Exception as bug:
-        notes.fault = _unexpected(kit, bug)
+        notes.blame(_unexpected(kit, bug))
     if notes.fault is not None:
         kit.teller.say("flight.failed", f"payload {notes.payload.id} failed: {notes.fault.message}", reason=notes.fault.reason)
-    with kit.watch.shielded():
-        _store_log(kit, notes)
+    _store_log(kit, notes)
 
 
 def _run(kit: Kit, notes: _Notes, plan: FlightPlan, credential: PayloadCredential, account: Account) -> PayloadResult:
@@ -219,20 +232,28 @@ def _store_log(kit: Kit, notes: _Notes) -> None:
     """The log archive goes out as the owner, also after a failure; without an account nothing is uploaded."""
     if notes.account is None or notes.plan is None or notes.plan.log is None:
         return
-    limit = kit.policy.staging_timeout_s if kit.watch.stop is None else min(kit.policy.staging_timeout_s, kit.policy.reserve_s / 2)
     try:
-        moved = notes.account.store_log(notes.plan.log.url, kit.teller.flight_log(), limit)
+        moved = _send_log(kit, notes.account, notes.plan.log.url)
     except PilotError as trouble:
         kit.teller.say("flight.log", f"cannot store the log archive: {trouble.message}")
-        if notes.fault is None and notes.result is not None and verdict(notes.result)[0] == 0:
-            notes.fault = trouble
+        if notes.result is not None and verdict(notes.result)[0] == 0:
+            notes.blame(trouble)
     except Exception as bug:
-        notes.fault = notes.fault or _unexpected(kit, bug)
+        notes.blame(_unexpected(kit, bug))
     else:
         notes.log_stored = True
         archive = replace(moved, name=notes.plan.log.name)
         notes.stored.append(_stored(notes.payload, archive))
         telling.log_stored(kit.teller, archive)
+
+
+def _send_log(kit: Kit, account: Account, url: str) -> MovedFile:
+    """With a stop order standing there is little time; one that comes meanwhile cuts the transfer off, the report matters more."""
+    log, limit = kit.teller.flight_log(), kit.policy.staging_timeout_s
+    if kit.watch.stop is None:
+        return account.store_log(url, log, limit)
+    with kit.watch.shielded():
+        return account.store_log(url, log, min(limit, kit.policy.reserve_s / 2))
 
 
 def _stored(payload: Payload, moved: MovedFile) -> StoredFile:
@@ -253,7 +274,7 @@ def _outcome(kit: Kit, notes: _Notes) -> Outcome:
     """Choose the one outcome. The first fault of the flight wins over what the payload says of itself."""
     code, diagnosis = verdict(notes.result) if notes.result is not None else (0, "")
     if code == 0 and notes.fault is not None:
-        code, diagnosis = _fault_code(kit, notes.fault), notes.fault.message
+        code, diagnosis = _fault_code(notes.fault), notes.fault.message
     return Outcome(
         payload_id=notes.payload.id,
         attempt=notes.payload.attempt,
@@ -272,15 +293,13 @@ def _outcome(kit: Kit, notes: _Notes) -> Outcome:
     )
 
 
-def _fault_code(kit: Kit, fault: PilotError) -> int:
-    order = kit.watch.stop
-    if order is not None and order.reason is StopReason.SIGNAL and fault.reason == order.detail:
-        return stop_code(order.reason, order.detail)
-    return fault.panda_code
+def _fault_code(fault: PilotError) -> int:
+    """PanDA's code; a stop has one for each signal."""
+    return stop_code(StopReason.SIGNAL, fault.reason) if isinstance(fault, StoppedError) else fault.panda_code
 
 
-def deliver(kit: Kit, outcome: Outcome) -> bool:
-    """Send the final state, patiently; True once the dispatcher acknowledged it. Otherwise it stays in the journal."""
+def deliver(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
+    """Send the final state, patiently. What the dispatcher does not acknowledge stays in the journal."""
     with kit.watch.shielded():
         try:
             patiently(
@@ -292,27 +311,27 @@ def deliver(kit: Kit, outcome: Outcome) -> bool:
         except PilotError as trouble:
             text = f"cannot deliver the final state of payload {outcome.payload_id}: {trouble.message}; it stays in the journal"
             kit.teller.say("report.undelivered", text)
-            return False
+            notes.undelivered = trouble
+            return
         except Exception as bug:
-            _unexpected(kit, bug)
-            return False
-    try:
+            notes.undelivered = _unexpected(kit, bug)
+            notes.blame(notes.undelivered)
+            return
+    with _journal_trouble(kit, notes):
         kit.journal.delivered(outcome.payload_id, outcome.attempt)
-    except (JournalError, OSError) as trouble:
-        kit.teller.say("journal.trouble", str(trouble))
     kit.teller.say("flight.reported", f"reported payload {outcome.payload_id} as {outcome.state.value}", code=outcome.error_code)
-    return True
 
 
-def land(kit: Kit, landing: ExitStack) -> None:
+def land(kit: Kit, notes: _Notes, landing: ExitStack) -> None:
     """Close what was opened, in reverse order; trouble is told and never masks the outcome."""
     try:
         with kit.watch.shielded():
             landing.close()
     except PilotError as trouble:
         kit.teller.say("flight.land", f"cannot clean up completely: {trouble.message}", reason=trouble.reason)
+        notes.blame(trouble)
     except Exception as bug:
-        _unexpected(kit, bug)
+        notes.blame(_unexpected(kit, bug))
     kit.teller.end()
 
 
@@ -323,18 +342,30 @@ def _remember_claim(kit: Kit, notes: _Notes) -> bool:
     except JournalError as fault:
         if fault.reason == "flown-before":
             raise
-        notes.fault = fault
+        notes.blame(fault)
+        return False
+    except Exception as bug:
+        notes.blame(_unexpected(kit, bug))
         return False
     return True
 
 
 def _remember_outcome(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
     """A full disk must not keep a final state from being sent."""
-    try:
+    with _journal_trouble(kit, notes):
         kit.journal.chosen(outcome)
+
+
+@contextmanager
+def _journal_trouble(kit: Kit, notes: _Notes) -> Iterator[None]:
+    """Once the outcome is chosen a journal that fails is told, ends the pilot, and changes nothing for the payload."""
+    try:
+        yield
     except JournalError as trouble:
         kit.teller.say("journal.trouble", trouble.message)
-        notes.fault = notes.fault or trouble
+        notes.blame(trouble)
+    except Exception as bug:
+        notes.blame(_unexpected(kit, bug))
 
 
 def _unexpected(kit: Kit, bug: Exception) -> UnexpectedError:

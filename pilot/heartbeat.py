@@ -90,5 +90,5 @@ class Heartbeat:
                 if self._status is not None and now >= self._due:
                     self._due = now + self._interval_s
                     return self._status
-                self._changed.wait(None if self._status is None else self._due - now)
+                self._changed.wait(None if self._status is None else max(0.0, self._due - now))
             return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pilot.errors import PilotError
+from pilot.model import StopReason
 from pilot.ports import Watch
 
 T = TypeVar("T")
@@ -17,7 +18,8 @@ LONGEST_PAUSE_S = 120.0
 def patiently(action: Callable[[], T], *, retries: int, watch: Watch, on_retry: Callable[[PilotError], None]) -> T:
     """Call `action`; on a transient PilotError call it again, `retries` times at most.
 
-    Once a stop order stands no further try is made: the slot is wanted back.
+    Once a signal told the pilot to stop no further try is made: the slot is wanted back. An order about a payload is no
+    reason to give up.
 
     Raises:
         What the last try raised; what `watch.wait` raises unless it is shielded.
@@ -25,7 +27,7 @@ def patiently(action: Callable[[], T], *, retries: int, watch: Watch, on_retry: 
     try:
         return action()
     except PilotError as first:
-        if not first.transient or retries == 0 or watch.stop is not None:
+        if not first.transient or retries == 0 or _leaving(watch):
             raise
         on_retry(first)
         pending = first
@@ -38,7 +40,7 @@ def _again(action: Callable[[], T], pending: PilotError, retries: int, watch: Wa
     trouble = [pending]
 
     def attempt() -> T:
-        if watch.stop is not None:
+        if _leaving(watch):
             raise _GiveUp
         try:
             return action()
@@ -62,6 +64,10 @@ def _again(action: Callable[[], T], pending: PilotError, retries: int, watch: Wa
         return policy(attempt)
     except _GiveUp:
         raise trouble[0] from None
+
+
+def _leaving(watch: Watch) -> bool:
+    return watch.stop is not None and watch.stop.reason is StopReason.SIGNAL
 
 
 class _GiveUp(Exception):  # noqa: N818 - not an error, a decision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import suppress
+import stat
 from pathlib import Path
 
 from pilot.errors import NoSpaceError, SandboxError
@@ -15,7 +15,7 @@ class RunDirectory:
     """Makes the run directory on entering, removes it on leaving.
 
     Args:
-        path: where it is to be; must not exist, or be an empty directory that this account owns (a wrapper made it).
+        path: where it is to be; must not exist, or be a directory without `pilot/` that this account owns (a wrapper made it).
 
     Raises:
         SandboxError, NoSpaceError: on entering.
@@ -27,12 +27,7 @@ class RunDirectory:
 
     def __enter__(self) -> RunDirectory:
         try:
-            self.path.mkdir(mode=0o711, parents=False, exist_ok=True)
-            state = self.path.lstat()
-            if state.st_uid != os.geteuid() or not self.path.is_dir() or self.path.is_symlink():
-                raise SandboxError(f"cannot use {self.path} as run directory: it belongs to somebody else; set paths.scratch")
-            self.path.chmod(0o711)
-            self.private.mkdir(mode=0o700)
+            self._make()
         except FileExistsError as exists:
             raise SandboxError(f"cannot use {self.path} as run directory: {exists.filename} is there already; give a fresh one") from exists
         except OSError as refused:
@@ -43,16 +38,29 @@ class RunDirectory:
     def __exit__(self, *_exc: object) -> None:
         remove_private(self.path)
 
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o711)
+            made = True
+        except FileExistsError:
+            made = False
+        try:
+            state = self.path.lstat()
+            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
+                message = f"cannot use {self.path} as run directory: it is no directory of this account; give another one"
+                raise SandboxError(message)
+            self.path.chmod(0o711)
+            self.private.mkdir(mode=0o700)
+        except (OSError, SandboxError):
+            if made:
+                self.path.rmdir()
+            raise
+
 
 def remove_private(path: Path) -> None:
     """Remove a run directory as far as this account may: the private part first, it holds the secrets."""
     shutil.rmtree(path / "pilot", ignore_errors=True)
-    with suppress(OSError):
-        for entry in path.iterdir():
-            with suppress(OSError):
-                entry.rmdir()
-    with suppress(OSError):
-        path.rmdir()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def fresh_name(scratch: Path) -> Path:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pilot.errors import (
-    DispatcherUnreachableError,
     JournalError,
     PayloadInvalidError,
     PilotError,
@@ -54,10 +53,11 @@ class Shift:
         self._flown: list[Flown] = []
 
     def work(self, pilot: PilotIdentity) -> ShiftResult:
-        """Work until there is a reason to stop; never raises a PilotError, it is in the result."""
+        """Work until there is a reason to stop; never raises, the error is in the result with the payloads flown before it."""
         try:
             reason = self._work(pilot)
-        except PilotError as error:
+        except Exception as failure:
+            error = exit_error(failure)
             return ShiftResult(flown=tuple(self._flown), error=error, reason=error.reason or type(error).__name__)
         return ShiftResult(flown=tuple(self._flown), error=self._stopped(), reason=reason)
 
@@ -122,11 +122,10 @@ class Shift:
         finally:
             self._watch.end()
         self._flown.append(flown)
-        if not flown.delivered:
-            text = f"cannot deliver the final state of payload {payload.id}; it stays in the journal for the next start"
-            raise DispatcherUnreachableError(text, reason="undelivered")
-        if flown.fault is not None and flown.fault.ends_pilot:
-            raise flown.fault
+        if flown.ending is not None:
+            raise flown.ending
+        if flown.undelivered is not None and self._watch.stop is None:  # a stop is the reason already
+            raise flown.undelivered
 
     def _stopped(self) -> PilotError | None:
         order = self._watch.stop

@@ -33,6 +33,8 @@ def verdict(result: PayloadResult) -> tuple[int, str]:
         return stop_code(result.stopped, result.stop_detail), "payload " + _SENTENCES[result.stopped].format(result.stop_detail)
     if result.signal is not None:
         return PAYLOAD_FAILED, f"payload was killed by signal {result.signal} ({signal_name(result.signal)})"
+    if result.exit_code is None:
+        return PAYLOAD_FAILED, "payload ended, nobody knows how"
     if result.exit_code:
         return PAYLOAD_FAILED, f"payload ended with exit code {result.exit_code}"
     return 0, ""

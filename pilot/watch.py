@@ -15,6 +15,8 @@ from pilot.model import Order, StopOrder, StopReason
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1)
 """Each of them means: end in good order. Batch systems differ in which they send (TERM mostly, XCPU and USR1 as warnings)."""
+LONGEST_SELECT_S = 86_400.0
+"""One system call cannot wait for ever (epoll_wait(2) counts milliseconds in 31 bits)."""
 CALL_GRACE_S = 2.0
 """How long after a signal an answer to a request on its way is still waited for."""
 
@@ -88,19 +90,23 @@ class SelectorWatch:
 
     def wait(self, interest: Mapping[int, int], deadline: float) -> frozenset[int]:
         """Wait as `ports.Watch.wait` says."""
-        if not self._shields:
-            self._raise_if_stopped()
+        own = frozenset((self._reader, self._signal_reader))
         with selectors.DefaultSelector() as selector:
             for fd, events in interest.items():
                 selector.register(fd, events)
-            for fd in (self._reader, self._signal_reader):
+            for fd in own:
                 selector.register(fd, selectors.EVENT_READ)
-            ready = frozenset(key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic())))
-        if ready & {self._reader, self._signal_reader}:
-            self._collect()
-            if not self._shields:
-                self._raise_if_stopped()
-        return ready - {self._reader, self._signal_reader}
+            while True:
+                if not self._shields:
+                    self._raise_if_stopped()
+                left = min(deadline - time.monotonic(), LONGEST_SELECT_S)
+                ready = frozenset(key.fd for key, _ in selector.select(max(0.0, left)))
+                # An order for a payload that is gone wakes the selector too, and is nobody's business.
+                woken = not ready.isdisjoint(own) and self.stop is not None
+                if woken and not self._shields:
+                    self._raise_if_stopped()
+                if woken or ready - own or left <= 0:
+                    return ready - own
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -112,20 +118,26 @@ class SelectorWatch:
         Raises:
             CallInterruptedError: the call was cut off.
         """
-        self._raise_if_stopped()
+        inside = True
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
-            signal.setitimer(signal.ITIMER_REAL, CALL_GRACE_S)
+            if signal.getitimer(signal.ITIMER_REAL)[0] == 0:  # a second signal gives no further grace
+                signal.setitimer(signal.ITIMER_REAL, CALL_GRACE_S)
 
         def on_alarm(_number: int, _frame: FrameType | None) -> None:
-            raise CallInterruptedError("cannot wait longer for the dispatcher: the pilot was told to stop")
+            if inside:
+                name = order.detail if (order := self.stop) is not None else ""
+                message = f"cannot wait longer for the dispatcher: the pilot was told to stop by {name}"
+                raise CallInterruptedError(message, reason=name)
 
         old_alarm = signal.signal(signal.SIGALRM, on_alarm)
         for number in STOP_SIGNALS:
             signal.signal(number, on_signal)
         try:
+            self._raise_if_stopped()  # only now: a signal before the handlers were in place would cut nothing off
             yield
         finally:
+            inside = False  # what came in the last moment is kept
             for number in STOP_SIGNALS:
                 signal.signal(number, _ignore)
             signal.setitimer(signal.ITIMER_REAL, 0)

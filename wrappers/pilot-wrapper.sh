@@ -45,7 +45,15 @@ done
 while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
 wait "$pid"
 code=$?
-# After an orderly end nothing is there. After SIGKILL of the pilot its private files are; the far side cleans the owner's.
+# After an orderly end nothing is there. After SIGKILL of the pilot its private files are; the far side cleans the owner's side.
+swept() {
+  rm -f -- "$run"/payload-*/*.py
+  rmdir -- "$run"/payload-*/work "$run"/payload-* "$run" 2>/dev/null
+  [ ! -e "$run" ]
+}
 rm -rf -- "$run/pilot"
-rmdir -- "$run"/payload-* "$run" 2>/dev/null
+if ! swept && [ "$code" -gt 128 ]; then
+  # The far side is no child of ours, so its end cannot be waited for: looked for, 10 s at most.
+  for _ in {1..50}; do sleep 0.2; swept && break; done
+fi
 exit "$code"

@@ -42,16 +42,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(module: object, options: argparse.Namespace) -> int:
-    from pilot.errors import PilotError
+    from pilot.cli.edge import nobody_reads, tell_error
+    from pilot.errors import StoppedError
 
     try:
         code: int = module.run(options)  # type: ignore[attr-defined]
-    except PilotError as error:
-        print(f"pilot: {error.message}", file=sys.stderr)
-        return error.exit_code
+        sys.stdout.flush()
     except BrokenPipeError:
+        nobody_reads()
         return 0
     except KeyboardInterrupt:
-        print("pilot: interrupted", file=sys.stderr)
-        return 130
+        return tell_error(StoppedError("stopped by SIGINT", reason="SIGINT")).exit_code
+    except Exception as failure:
+        return tell_error(failure).exit_code
     return code

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from typing import Any
 
-from pilot.errors import ConfigurationError, PilotError, StoppedError
+from pilot.cli.edge import tell_error, tell_result
+from pilot.errors import PilotError, StoppedError
+from pilot.log import clean_lines
 from pilot.shift import ShiftResult, exit_error
 
 Subparsers = Any
@@ -37,10 +38,12 @@ def run(options: argparse.Namespace) -> int:
         refuse_root()
         harden()
         result = _work(options)
-    except PilotError as error:
-        result = ShiftResult(flown=(), error=error, reason=error.reason)
-    except Exception as bug:
-        result = ShiftResult(flown=(), error=exit_error(bug), reason="bug")
+    except KeyboardInterrupt:
+        stopped = StoppedError("the pilot was told to stop by SIGINT before it had any work", reason="SIGINT")
+        result = ShiftResult(flown=(), error=stopped, reason=stopped.reason)
+    except Exception as failure:
+        error = exit_error(failure)
+        result = ShiftResult(flown=(), error=error, reason=error.reason or type(error).__name__)
     return _tell_end(result, options.exit_profile)
 
 
@@ -57,13 +60,11 @@ def _tell_end(result: ShiftResult, profile: str) -> int:
     error = result.error
     code = error.exit_code if error is not None else 0
     if error is not None:
-        print(f"pilot: {error.message}", file=sys.stderr)
-        if error.__cause__ is not None and not isinstance(error.__cause__, PilotError) and not isinstance(error, ConfigurationError):
-            print(f"pilot: caused by {type(error.__cause__).__name__}: {str(error.__cause__)[:300]}", file=sys.stderr)
+        tell_error(error)
     record = {
         "exit_code": code,
         "error": type(error).__name__ if error is not None else "",
-        "message": error.message if error is not None else "",
+        "message": clean_lines(error.message) if error is not None else "",
         "signal": error.reason if isinstance(error, StoppedError) else "",
         "reason": result.reason,
         "payloads": [
@@ -80,7 +81,7 @@ def _tell_end(result: ShiftResult, profile: str) -> int:
             for flown in result.flown
         ],
     }
-    print("pilot-result " + json.dumps(record), flush=True)
+    tell_result("pilot-result " + json.dumps(record))
     return _harvester(error) if profile == "harvester" else code
 
 

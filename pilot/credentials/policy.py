@@ -18,7 +18,8 @@ class PolicySyntaxError(ValueError):
     """A signing policy cannot be understood."""
 
 
-def _spell(dn: str) -> str:
+def spell(dn: str) -> str:
+    """Rewrite the aliases of attribute types in a one-line name, or in a pattern of such names, to those of OpenSSL 3."""
     return _ALIASES.sub(lambda found: "/emailAddress=" if found.group(1)[0] in "eE" else "/UID=", dn)
 
 
@@ -57,7 +58,7 @@ def allowed_subjects(text: bytes, authority: str) -> tuple[str, ...]:
             raise PolicySyntaxError(msg)
         word, space, value = found.groups()
         if word == "access_id_CA":
-            concerns = space.upper() == "X509" and _spell(authority) in map(_spell, _items(value))
+            concerns = space.upper() == "X509" and spell(authority) in map(spell, _items(value))
             signs = False
         elif word == "pos_rights":
             signs = concerns and space == "globus" and value == "CA:sign"
@@ -71,7 +72,7 @@ def allowed_subjects(text: bytes, authority: str) -> tuple[str, ...]:
 
 def may_sign(patterns: tuple[str, ...], subject: str) -> bool:
     """Tell whether one of the patterns covers a subject given in one-line form."""
-    return any(_glob(_spell(pattern), _spell(subject)) for pattern in patterns)
+    return any(_glob(spell(pattern), spell(subject)) for pattern in patterns)
 
 
 def _glob(pattern: str, text: str) -> bool:

@@ -46,17 +46,28 @@ class TrustUnreadableError(Exception):
     """A file of the trust store exists but cannot be read safely; the message names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrustFile:
+    """One file of a trust store, unparsed."""
+
+    name: str
+    """Its path, or whatever tells people which file it is."""
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityFiles:
-    """What the trust store holds under one subject hash, unparsed.
+    """What the trust store holds under one subject hash.
 
     Attributes:
-        certificates: PEM files (HASH.0, HASH.1, ...). crls: PEM files (HASH.r0, ...). signing_policy: None if there is none.
+        certificates: PEM files (HASH.0, HASH.1, ...). crls: PEM files (HASH.r0, ...).
+        signing_policy, namespaces: None if there is none.
     """
 
-    certificates: tuple[bytes, ...] = ()
-    crls: tuple[bytes, ...] = ()
-    signing_policy: bytes | None = None
+    certificates: tuple[TrustFile, ...] = ()
+    crls: tuple[TrustFile, ...] = ()
+    signing_policy: TrustFile | None = None
+    namespaces: TrustFile | None = None
 
 
 class TrustStore(Protocol):
@@ -65,8 +76,8 @@ class TrustStore(Protocol):
     def authority(self, subject: x509.Name) -> AuthorityFiles:
         """Everything filed under the hash of this subject."""
 
-    def voms_server(self, vo: str, host: str) -> bytes | None:
-        """Content of the ``.lsc`` file of a VOMS server; None if the server is not trusted for this VO."""
+    def voms_server(self, vo: str, host: str) -> TrustFile | None:
+        """The ``.lsc`` file of a VOMS server; None if the server is not trusted for this VO."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +88,13 @@ class VerifyOptions:
         crl: whether every authority must have a revocation list.
         require_attributes: True refuses a proxy without VOMS attributes; present ones must verify in any case.
         hostname: this host's name, for attribute certificates that are targeted; empty refuses targeted ones.
+        legacy: True accepts the proxies of Globus 2, which are told by their names alone.
     """
 
     crl: CrlMode = "strict"
     require_attributes: bool = False
     hostname: str = ""
+    legacy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,19 @@ class VomsAttributes:
     """``host:port`` of the VOMS server that signed."""
     fqans: tuple[str, ...]
     """Normalised: without ``/Role=NULL`` and ``/Capability=NULL``."""
+    not_before: datetime
+    not_after: datetime
+    """When they stop to verify: their own end, or that of the server's certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathPart:
+    """One certificate of a verified path."""
+
+    kind: Literal["proxy", "limited proxy", "end entity", "authority"]
+    subject: str
+    """In OpenSSL's one-line form."""
+    not_before: datetime
     not_after: datetime
 
 
@@ -106,8 +132,14 @@ class VerifiedProxy:
     """Subject of the leaf, in the same form."""
     limited: bool
     attributes: tuple[VomsAttributes, ...]
+    path: tuple[PathPart, ...]
+    """From the leaf to the root."""
+    not_before: datetime
+    """The latest begin of any certificate of the path."""
     not_after: datetime
-    """The earliest end of any certificate or attribute certificate."""
+    """The earliest end of any certificate of the path, or of the attributes."""
+    files: tuple[str, ...]
+    """Names of the files of the trust store that decided, in the order in which they did."""
     key_ids: frozenset[str]
     """SHA-256 (hex) of the SubjectPublicKeyInfo of every proxy certificate, the leaf included."""
 
@@ -123,10 +155,20 @@ class VerifiedProxy:
 
 
 class Findings:
-    """Collects refusals while a credential is looked at."""
+    """Collects refusals, with the names of the files that decided, while a credential is looked at."""
 
     def __init__(self) -> None:
         self._refusals: list[Refusal] = []
+        self._files: dict[str, None] = {}
+
+    def used(self, *files: TrustFile) -> None:
+        """Note which files of the trust store decided."""
+        self._files.update(dict.fromkeys(file.name for file in files))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that decided so far."""
+        return tuple(self._files)
 
     def refuse(self, code: str, position: str, sentence: str) -> None:
         """Note one refusal; the same one only once."""
@@ -138,7 +180,7 @@ class Findings:
     def guard(self, position: str) -> Iterator[None]:
         """Turn every exception of a step into a refusal: what cannot be examined is not accepted.
 
-        `cryptography` parses lazily, so that broken input may raise anything, late.
+        `cryptography` parses lazily, so that broken input may raise anything, late; a panic of its Rust code is no `Exception`.
         """
         try:
             yield
@@ -146,7 +188,9 @@ class Findings:
             raise
         except TrustUnreadableError as error:
             self.refuse("trust-unreadable", position, str(error))
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             self.refuse("malformed", position, f"cannot be examined ({type(error).__name__}: {str(error)[:200]})")
 
     def __bool__(self) -> bool:

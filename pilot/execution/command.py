@@ -11,6 +11,8 @@ from pilot.errors import PayloadStartError
 from pilot.model import FileToFetch, Payload
 
 _PROGRAM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
+_NO_ARGUMENT = re.compile("[\0\ud800-\udfff]")
+"""NUL ends an argument, half a character cannot be encoded."""
 MAX_LINE_CHARACTERS = 1_000_000
 BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -44,21 +46,25 @@ def argv(payload: Payload, *, shell: bool, program: str = "") -> tuple[str, ...]
         program: replaces the transformation, for one that was fetched from a URL.
 
     Raises:
-        PayloadStartError: nothing to execute, unbalanced quotes, a NUL, too long.
+        PayloadStartError: nothing to execute, unbalanced quotes, a NUL or half a character, too long.
     """
     transformation = program or payload.transformation
     line = f"{transformation} {payload.parameters}".strip()
     if not transformation.strip():
         raise PayloadStartError(f"cannot run payload {payload.id}: it names no transformation", reason="empty")
-    if "\0" in line or len(line) > MAX_LINE_CHARACTERS:
-        raise PayloadStartError(f"cannot run payload {payload.id}: its command line holds a NUL character or is too long", reason="line")
+    if _NO_ARGUMENT.search(line) or len(line) > MAX_LINE_CHARACTERS:
+        message = f"cannot run payload {payload.id}: its command line holds a character that no argument can hold, or is too long"
+        raise PayloadStartError(message, reason="line")
     if shell:
         return ("/bin/bash", "-c", line)
     try:
-        return tuple(shlex.split(line))
+        words = tuple(shlex.split(line))
     except ValueError as unbalanced:
         message = f"cannot split the command line of payload {payload.id}: {unbalanced}; correct its quoting"
         raise PayloadStartError(message, reason="quoting") from unbalanced
+    if not words[0]:
+        raise PayloadStartError(f"cannot run payload {payload.id}: its transformation is an empty word", reason="empty")
+    return words
 
 
 def environment(payload: Payload, *, work: str, proxy_path: str, ca_dir: str, extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

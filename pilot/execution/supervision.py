@@ -64,19 +64,20 @@ class Supervision:
 
     def _turn(self) -> None:
         try:
-            self._take(self._standing_order())
-            self._watch.wait({self._account.fileno(): selectors.EVENT_READ}, self._next_deadline())
             self._take(self._end())
             self._take(self._standing_order())
             self._take(self._limit())
             self._take(Tick())
+            self._take(self._end())  # it may have come along with an answer: then nothing would wake the wait
+            if self._state.phase is not RunPhase.ENDED:
+                self._watch.wait({self._account.fileno(): selectors.EVENT_READ}, self._next_deadline())
         except FarSideError as lost:
             self._take(Lost(lost.message))
 
     def _next_deadline(self) -> float:
-        wall_ends = self._started + self._plan.limits.wall_s
-        limits = (wall_ends, self._plan.credential_ends) if self._state.phase is RunPhase.RUNNING else ()
-        return min(self._next_sample, self._state.deadline, *limits)
+        if self._state.phase is not RunPhase.RUNNING:
+            return self._state.deadline
+        return min(self._next_sample, self._started + self._plan.limits.wall_s, self._plan.credential_ends)
 
     def _take(self, event: Event | None) -> None:
         if event is None:
@@ -97,8 +98,9 @@ class Supervision:
         return Ended(*ended) if ended else None
 
     def _standing_order(self) -> Event | None:
+        """Told again while the payload is being ended: a signal after a kill order leaves less grace."""
         order = self._watch.stop
-        if order is None or self._state.phase is not RunPhase.RUNNING:
+        if order is None or self._state.phase not in {RunPhase.RUNNING, RunPhase.TERMINATING}:
             return None
         grace = self._plan.signal_grace_s if order.reason is StopReason.SIGNAL else self._plan.grace_s
         return StopWanted(order.reason, order.detail, grace)

@@ -66,14 +66,14 @@ class Courier:
         self.told = b""
         self.deaf = False
 
-    def hear(self) -> bool:
-        """Read what it tells; False at the end, or when it tells more than can be true."""
+    def hear(self) -> int:
+        """Read what it tells; 0 at the end, or when it tells more than can be true, -1 if there is nothing now."""
         try:
             data = os.read(self.source, CHUNK)
         except BlockingIOError:
-            return False
+            return -1
         self.told += data
-        return bool(data) and len(self.told) <= FRAME_LIMIT // 2
+        return len(data) if len(self.told) <= FRAME_LIMIT // 2 else 0
 
 
 class Supervisor:
@@ -177,14 +177,21 @@ class Supervisor:
         if handle == 0:
             self.hear()
         elif handle == self.wake:
-            os.read(self.wake, 4096)
+            self.drain_wake()
             self.reap()
         elif handle in self.pumps:
             if not self.pumps[handle].move(CHUNK):
                 self.drop_pump(handle)
-        elif self.courier is not None and handle == self.courier.source and not self.courier.hear():
+        elif self.courier is not None and handle == self.courier.source and self.courier.hear() == 0:
             self.poll.unregister(handle)
             self.courier.deaf = True
+
+    def drain_wake(self) -> None:
+        """Forget that children ended; a request served in the same round may have done so already."""
+        try:
+            os.read(self.wake, 4096)
+        except BlockingIOError:
+            return
 
     def drop_pump(self, handle: int) -> None:
         """Forget a stream that came to its end."""
@@ -236,7 +243,7 @@ class Supervisor:
                 return max(1, sum(1 for process in self.tree() if not process.zombie))
             # The end of a child wakes us at once; the short limit is for what forked while we looked.
             if self.children_poll.poll(20):
-                os.read(self.wake, 4096)
+                self.drain_wake()
         return 0
 
     # ------------------------------------------------------------------------------------------------ requests
@@ -347,7 +354,7 @@ class Supervisor:
 
     def courier_ended(self, courier: Courier, status: int) -> None:
         """Answer the request for which the courier went."""
-        while courier.hear():
+        while courier.hear() > 0:
             pass
         self.courier = None
         if not courier.deaf:

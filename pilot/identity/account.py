@@ -79,6 +79,7 @@ class FarSideAccount:
         self._courier = courier
         self._name = account_name(hello.uid)
         self._proxy_path = ""
+        self._moving = False
 
     @property
     def name(self) -> str:
@@ -206,7 +207,11 @@ class FarSideAccount:
         trust = {"kind": options.trust, "ca_dir": options.ca_dir, "ca_bundle": options.ca_bundle, "crl": options.crl}
         job = {"op": operation, "files": files, "trust": trust, "http_hosts": list(options.http_hosts)}
         whole_s = max(1, int(timeout_s))
+        if self._moving:  # a stop order cut the last transfer off; its courier may still be at work
+            self.kill()
+        self._moving = True
         answer = self._link.ask("move", MovedAll, whole_s + MOVE_MARGIN_S, job=job, timeout=whole_s)
+        self._moving = False
         urls = {file["name"]: file["url"] for file in files}
         if any(urls.pop(moved.name, None) != moved.url for moved in answer.moved):
             msg = f"cannot believe the transfers of {self._name}: the far side tells of files that were not ordered"

@@ -29,6 +29,7 @@ from pilot.ports import Watch
 CHUNK = 1 << 16
 DIAGNOSIS_BYTES = 4096
 GRACE_S = 3.0
+SHORT_GRACE_S = 0.3
 
 D = TypeVar("D", bound=Done)
 
@@ -225,15 +226,18 @@ class Link:
 
     # -------------------------------------------------------------------------------------------------- ending
 
-    def close(self) -> bool:
+    def close(self, grace_s: float = GRACE_S) -> bool:
         """Close the pipes, which is the order to clean and end, and see the process gone; True if it went.
 
         Called inside `watch.shielded()`.
+
+        Args:
+            grace_s: how long it may take before force is used; short for what never said hello.
         """
         self.lost = self.lost or "it was closed"
         for pipe in (self._stdin, self._stdout):
             pipe.close()
-        gone = await_exit(self.process, self.watch, time.monotonic() + GRACE_S)
+        gone = await_exit(self.process, self.watch, time.monotonic() + grace_s)
         if not gone:
             gone = self.cut_off()
         if self._stderr_open:

@@ -18,7 +18,7 @@ from pilot.farside.protocol import Hello, Refused
 from pilot.identity import glexec_contract as contract
 from pilot.identity.account import CourierOptions
 from pilot.identity.account_boarding import check_hello, check_switched, far_side_argv, launch, open_account, refusal_error, run_sweep
-from pilot.identity.account_link import Link, await_exit
+from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
 from pilot.identity.sandbox import Sandbox, ensure_run, passable, sandbox
 from pilot.model import OwnerCredential, Payload, PayloadCredential
 from pilot.ports import Account, Watch
@@ -161,7 +161,7 @@ class GlexecGateway:
             check_hello(first, place)
         except BaseException:
             with link.watch.shielded():
-                link.close()
+                link.close(SHORT_GRACE_S)
             raise
         return first
 

@@ -14,7 +14,7 @@ from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, G
 from pilot.farside.protocol import Hello, Refused
 from pilot.identity.account import CourierOptions
 from pilot.identity.account_boarding import check_hello, far_side_argv, launch, open_account, refusal_error, run_sweep
-from pilot.identity.account_link import Link, await_exit
+from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
 from pilot.identity.sandbox import Sandbox, sandbox
 from pilot.model import Payload, PayloadCredential
 from pilot.ports import Account, Watch
@@ -75,7 +75,7 @@ class SameAccountGateway:
                 raise GatewayIdentityError(msg, reason="switched")
         except BaseException:
             with link.watch.shielded():
-                link.close()
+                link.close(SHORT_GRACE_S)
             raise
         return first
 

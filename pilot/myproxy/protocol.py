@@ -8,67 +8,27 @@ under TLS 1.3 one NUL byte of GSI precedes the server's first answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-from pilot.model import Secret
+from dataclasses import dataclass
 
 VERSION = "MYPROXYv2"
 GSI_NO_DELEGATION = b"0"
 """What a GSI client sends first after the TLS handshake; ``D`` would start a delegation to the server."""
 
-MAX_VALUE_BYTES = 1024
 MAX_REPLY_BYTES = 64 * 1024
 MAX_CERTIFICATES = 16
 MAX_CERTIFICATE_BYTES = 256 * 1024
-MAX_LIFETIME_S = 10 * 365 * 86400
 
-_TAGS = (
+TAGS = (
     "VERSION=", "COMMAND=", "USERNAME=", "PASSPHRASE=", "NEW_PHRASE=", "LIFETIME=", "RETRIEVER=", "RENEWER=", "CRED_NAME=", "CRED_DESC=",
     "RETRIEVER_TRUSTED=", "KEYRETRIEVERS=", "TRUSTED_CERTS=", "VONAME=", "VOMSES=", "CRED_START_TIME=", "CRED_END_TIME=", "CRED_OWNER=",
-    "RESPONSE=", "ERROR=", "AUTHORIZATION_DATA=", "FILEDATA_",
+    "RESPONSE=", "ERROR=", "AUTHORIZATION_DATA=", "FILEDATA_", "ADDL_CREDS=",
 )  # fmt: skip
-
-
-class UnsafeValueError(ValueError):
-    """A value that would change the meaning of the request; names the field, never the value."""
+"""Words by which a server finds the parts of a message."""
+_TOLD = ("CRED_", "ADDL_CREDS=")
 
 
 class ProtocolError(Exception):
     """The server sent something that is not this protocol, or more than the limits allow."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetRequest:
-    """What is asked of the server: delegate a proxy from the stored credential."""
-
-    username: str
-    passphrase: Secret[str] = field(default_factory=lambda: Secret(""))
-    lifetime_s: int = 0
-    """Wanted lifetime in seconds; 0: as long as the server allows. Servers shorten silently."""
-    credname: str = ""
-
-    def encode(self) -> bytes:
-        """Return the request's bytes, the closing NUL included; they hold the passphrase.
-
-        Raises:
-            UnsafeValueError: a value holds a newline, a NUL, a tag of the protocol, or is too long or out of range.
-        """
-        if not 0 <= self.lifetime_s <= MAX_LIFETIME_S:
-            msg = f"the wanted lifetime is not between 0 and {MAX_LIFETIME_S} seconds"
-            raise UnsafeValueError(msg)
-        if not self.username:
-            msg = "the username is empty"
-            raise UnsafeValueError(msg)
-        lines = [
-            f"VERSION={VERSION}",
-            "COMMAND=0",
-            f"USERNAME={_safe('username', self.username)}",
-            f"PASSPHRASE={_safe('passphrase', self.passphrase.reveal())}",
-            f"LIFETIME={self.lifetime_s}",
-        ]
-        if self.credname:
-            lines.append(f"CRED_NAME={_safe('credential name', self.credname)}")
-        return "\n".join((*lines, "")).encode() + b"\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +38,8 @@ class Reply:
     status: int
     """0: good, 1: refused, 2: more proof is wanted."""
     errors: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """Lines about stored credentials, as they came; `stored.credentials` reads them."""
 
     @property
     def good(self) -> bool:
@@ -160,6 +122,23 @@ class ReplyStream:
         del self._buffer[:position]
         return tuple(certificates)
 
+    def signing_request_or_reply(self) -> bytes | Reply | None:
+        """Take a PKCS#10 request (DER) off the stream, or the reply that came in its place.
+
+        Raises:
+            ProtocolError: neither stands there.
+        """
+        if not self._buffer:
+            return None
+        if self._buffer[0] == ord("V"):
+            return self.reply()
+        size = der_length(self._buffer, 0)
+        if size is None or size > len(self._buffer):
+            return None
+        request = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return request
+
     def _check_prefix(self) -> None:
         """Refuse garbage at its first byte instead of waiting for a NUL that may never come."""
         start = b"VERSION="
@@ -183,12 +162,13 @@ def parse_reply(text: bytes) -> Reply:
     if len(statuses) != 1 or statuses[0] not in ("0", "1", "2"):
         msg = "the server's answer has no single response code 0, 1 or 2"
         raise ProtocolError(msg)
-    return Reply(status=int(statuses[0]), errors=tuple(_error_lines(lines)))
+    told = tuple(line for line in lines if line.startswith(_TOLD))
+    return Reply(status=int(statuses[0]), errors=tuple(_error_lines(lines)), told=told)
 
 
 def encode_reply(reply: Reply) -> bytes:
     """Return a reply's bytes, the closing NUL included: the server's side, for the testbed."""
-    lines = [f"VERSION={VERSION}", f"RESPONSE={reply.status}", *(f"ERROR={line}" for line in reply.errors), ""]
+    lines = [f"VERSION={VERSION}", f"RESPONSE={reply.status}", *(f"ERROR={line}" for line in reply.errors), *reply.told, ""]
     return "\n".join(lines).encode() + b"\0"
 
 
@@ -196,34 +176,6 @@ def encode_chain(certificates: Iterable[bytes]) -> bytes:
     """Return a chain's bytes as the server sends them: one byte with their number, then DER after DER."""
     chain = tuple(certificates)
     return bytes([len(chain)]) + b"".join(chain)
-
-
-def parse_get(text: bytes) -> GetRequest:
-    """Parse a GET request, without its closing NUL: the server's side, for the testbed.
-
-    Raises:
-        ProtocolError: another version or command, or a line is missing.
-    """
-    values: dict[str, str] = {}
-    for line in text.decode("utf-8", "replace").split("\n"):
-        tag, _, value = line.partition("=")
-        values.setdefault(tag, value)
-    if values.get("VERSION") != VERSION:
-        msg = "Invalid version number received."
-        raise ProtocolError(msg)
-    if values.get("COMMAND") != "0":
-        msg = "UNKNOWN command in request."
-        raise ProtocolError(msg)
-    lifetime = values.get("LIFETIME", "")
-    if not {"USERNAME", "PASSPHRASE", "LIFETIME"} <= values.keys() or not lifetime.isascii() or not lifetime.isdigit():
-        msg = "error parsing request"
-        raise ProtocolError(msg)
-    return GetRequest(
-        username=values["USERNAME"],
-        passphrase=Secret(values["PASSPHRASE"]),
-        lifetime_s=int(lifetime[:10]),
-        credname=values.get("CRED_NAME", ""),
-    )
 
 
 def der_length(data: bytes | bytearray, position: int) -> int | None:
@@ -234,7 +186,7 @@ def der_length(data: bytes | bytearray, position: int) -> int | None:
     """
     header = bytes(data[position : position + 6])
     if header[:1] not in (b"", b"\x30"):
-        msg = "a certificate from the server does not start as one"
+        msg = "a certificate or signing request from the server does not start as one"
         raise ProtocolError(msg)
     if len(header) < 2:
         return None
@@ -242,13 +194,13 @@ def der_length(data: bytes | bytearray, position: int) -> int | None:
         return 2 + header[1]
     width = header[1] & 0x7F
     if not 1 <= width <= 3:
-        msg = "a certificate from the server has a length that is not DER, or is too large"
+        msg = "a certificate or signing request from the server has a length that is not DER, or is too large"
         raise ProtocolError(msg)
     if len(header) < 2 + width:
         return None
     size = int.from_bytes(header[2 : 2 + width], "big")
     if size < 0x80 or size >> (8 * (width - 1)) == 0 or size > MAX_CERTIFICATE_BYTES:
-        msg = "a certificate from the server has a length that is not DER, or is too large"
+        msg = "a certificate or signing request from the server has a length that is not DER, or is too large"
         raise ProtocolError(msg)
     return 2 + width + size
 
@@ -260,26 +212,7 @@ def _error_lines(lines: list[str]) -> Iterable[str]:
         if line.startswith("ERROR="):
             inside = True
             yield line.removeprefix("ERROR=")
-        elif any(line.startswith(tag) for tag in _TAGS):
+        elif any(line.startswith(tag) for tag in TAGS):
             inside = False
         elif inside and line:
             yield line
-
-
-def _safe(name: str, value: str) -> str:
-    """Return the value if it cannot be mistaken for another part: the server looks for tags anywhere in the message."""
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
-        msg = f"the {name} holds a control character"
-        raise UnsafeValueError(msg)
-    if any(tag in value for tag in _TAGS):
-        msg = f"the {name} holds a word of the MyProxy protocol"
-        raise UnsafeValueError(msg)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        msg = f"the {name} is not valid Unicode"
-        raise UnsafeValueError(msg) from error
-    if size > MAX_VALUE_BYTES:
-        msg = f"the {name} is longer than {MAX_VALUE_BYTES} bytes"
-        raise UnsafeValueError(msg)
-    return value

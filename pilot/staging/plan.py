@@ -46,15 +46,20 @@ class Transfers:
     log: FileToStore | None
 
 
-def plan_transfers(payload: Payload, endpoints: Endpoints) -> Transfers:
+def plan_transfers(payload: Payload, endpoints: Endpoints, program: FileToFetch | None = None) -> Transfers:
     """Work out what is to be moved where.
+
+    Args:
+        payload: names its files.
+        endpoints: where they are.
+        program: the payload's program, if that is fetched too.
 
     Raises:
         PayloadInvalidError: an unsafe or repeated name, or an unknown endpoint; nothing was moved.
     """
-    _refuse_repeats(payload)
+    _refuse_repeats(payload, program)
     return Transfers(
-        fetch=tuple(_fetch(item, endpoints) for item in payload.inputs),
+        fetch=(*(_fetch(item, endpoints) for item in payload.inputs), *((program,) if program else ())),
         store=tuple(_store(item, endpoints) for item in payload.outputs),
         log=_store(payload.log, endpoints) if payload.log else None,
     )
@@ -109,17 +114,17 @@ def _store(item: OutputFile, endpoints: Endpoints) -> FileToStore:
     return FileToStore(name=name, url=url, optional=item.optional)
 
 
-def _refuse_repeats(payload: Payload) -> None:
+def _refuse_repeats(payload: Payload, program: FileToFetch | None) -> None:
+    fetched = [item.lfn for item in payload.inputs] + ([program.name] if program else [])
     outputs = [item.lfn for item in (*payload.outputs, *((payload.log,) if payload.log else ()))]
-    for kind, names in (("inputs", [item.lfn for item in payload.inputs]), ("outputs", outputs)):
+    for kind, names in (("inputs", fetched), ("outputs", outputs)):
         if repeated := _first_repeated(names):
             raise PayloadInvalidError(f"cannot run payload {payload.id}: its {kind} name {_shown(repeated)} twice", reason="repeated-name")
-    inputs = {item.lfn for item in payload.inputs}
-    for name in (*inputs, *outputs):
+    for name in (*fetched, *outputs):
         if name in RESERVED_NAMES:
             message = f"cannot run payload {payload.id}: {_shown(name)} is a name of the pilot's own"
             raise PayloadInvalidError(message, reason="reserved-name")
-    if both := inputs.intersection(outputs):
+    if both := set(fetched).intersection(outputs):
         shown = _shown(min(both))
         raise PayloadInvalidError(f"cannot run payload {payload.id}: {shown} is an input as well as an output", reason="repeated-name")
 

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from pilot.credentials.pem import blocks
-from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, der_length, encode_chain, encode_reply, parse_get
+from pilot.myproxy.commands import GetRequest, parse_request as parse_get
+from pilot.myproxy.protocol import ProtocolError, Reply, der_length, encode_chain, encode_reply
 from pilot.testbed.dispatcher_peer import identify
 from pilot.testbed.dispatcher_tls import client_chain, server_context
 from pilot.testbed.myproxy_delegation import delegate

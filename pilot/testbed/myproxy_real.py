@@ -20,13 +20,15 @@ from pathlib import Path
 
 import psutil
 
+import pilot
 from pilot.testbed.myproxy_embedded import credential_from_pem
-from pilot.testbed.myproxy_policy import Retrievers
+from pilot.testbed.myproxy_policy import PAM_SERVICE, ServerRules
 from pilot.testbed.pki import Credential, write_private
 
 SERVER_PLACES = ("/usr/sbin/myproxy-server", "/usr/local/sbin/myproxy-server", "/usr/bin/myproxy-server")
 VERIFIER_PYTHON = "/usr/bin/python3"
-PAM_SERVICE = "myproxy-one-time"
+VERIFIER = Path(pilot.__file__).parent / "myproxy" / "pam_verifier.py"
+"""The program as sites install it."""
 CONNECTION_LIMIT_S = 60.0
 STOP_LIMIT_S = 3.0
 MAX_CONNECTIONS = 64
@@ -56,6 +58,7 @@ class RealMyProxy:
         directory: private, made if missing; configuration, store, log live here. Its path must have no blanks.
         credential: host certificate and key; also shown to the dispatcher when a token is redeemed.
         redeem_url: the https address at the dispatcher where tokens are redeemed.
+        rules: who may retrieve, how.
         port: 0: any free one.
     """
 
@@ -67,7 +70,7 @@ class RealMyProxy:
         voms_dir: Path,
         *,
         redeem_url: str,
-        retrievers: Retrievers | None = None,
+        rules: ServerRules | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -79,7 +82,7 @@ class RealMyProxy:
         self._cert_dir = cert_dir
         self._voms_dir = voms_dir
         self._redeem_url = redeem_url
-        self._retrievers = retrievers or Retrievers()
+        self._rules = rules or ServerRules()
         self._place = (host, port)
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -182,7 +185,7 @@ class RealMyProxy:
         cert = write_private(self._directory / "hostcert.pem", self._credential.cert_pem())
         key = write_private(self._directory / "hostkey.pem", self._credential.key_pem())
         verifier = self._directory / "pam_verifier.py"
-        shutil.copyfile(Path(__file__).with_name("pam_verifier.py"), verifier)
+        shutil.copyfile(VERIFIER, verifier)
         verifier.chmod(0o755)
         settings = {"url": self._redeem_url, "ca_dir": str(self._cert_dir), "cert": str(cert), "key": str(key)}
         config = write_private(self._directory / "pam_verifier.json", json.dumps(settings).encode())
@@ -195,17 +198,7 @@ class RealMyProxy:
         )
         write_private(pam / PAM_SERVICE, service.encode())
         write_private(pam / "other", f"auth required {_module('pam_deny.so')}\naccount required {_module('pam_deny.so')}\n".encode())
-        lines = [
-            'accepted_credentials "*"',
-            *self._retrievers.config_lines(),
-            'default_retrievers "*"',
-            # "sufficient" would give a trusted retriever the proxy with a wrong token.
-            'pam "required"',
-            f'pam_id "{PAM_SERVICE}"',
-            "max_proxy_lifetime 24",
-            "request_timeout 30",
-        ]
-        write_private(self._directory / "server.config", ("\n".join(lines) + "\n").encode())
+        write_private(self._directory / "server.config", ("\n".join(self._rules.config_lines()) + "\n").encode())
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():

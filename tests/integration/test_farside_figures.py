@@ -1,4 +1,4 @@
-"""Memory and CPU of the far side stay within their budgets."""
+"""What the far side costs stays within its budgets: memory, CPU."""
 
 from __future__ import annotations
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ if os.fork(): os._exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
 signal.signal(15, signal.SIG_IGN)
+open("ready%d" % os.getpid(), "w").close()
 time.sleep(300)
 """
 PROBE = """
@@ -81,10 +85,25 @@ def test_daemons_and_deaf_processes_are_killed(tmp_path: Path) -> None:
     with flight(tmp_path / "run") as (account, watch):
         account.start(shell(f"for i in 1 2 3; do python3 -c '{DAEMON}' {MARK}-daemon; done; exit 5"))
         assert until_ended(account, watch) == (5, None)
-        assert until(lambda: len(processes_with(f"{MARK}-daemon")) == 3)
+        assert until(lambda: len(list(Path(account.work).glob("ready*"))) == 3)
         assert account.kill() == 3
         assert account.kill() == 0
         assert processes_with(f"{MARK}-daemon") == []
+
+
+def test_a_kill_that_meets_the_end(tmp_path: Path) -> None:
+    """A kill request that arrives together with the payload's own end is served: neither of them is lost."""
+    with flight(tmp_path / "run") as (account, watch):
+        account.start(shell(f"{SLEEP} {MARK}-meet & echo $$; exec {SLEEP} {MARK}-meet"))
+        assert until(lambda: len(processes_with(f"{MARK}-meet")) == 2 and account.tail("payload.stdout", 20).endswith(b"\n"))
+        supervisor = account._hello.pid
+        os.kill(supervisor, signal.SIGSTOP)
+        os.kill(int((Path(account.work) / "payload.stdout").read_text()), signal.SIGKILL)
+        go_on = threading.Timer(0.3, os.kill, (supervisor, signal.SIGCONT))
+        go_on.start()
+        assert account.kill() == 1
+        go_on.join()
+        assert until_ended(account, watch) == (None, signal.SIGKILL)
 
 
 def test_hoppers_are_caught(tmp_path: Path) -> None:
@@ -176,7 +195,11 @@ def test_closing_standard_streams_does_no_harm(tmp_path: Path) -> None:
 
 def test_what_a_payload_gets(tmp_path: Path) -> None:
     """Own process group, our session, empty input, three descriptors, exactly the environment ordered, no core dumps."""
-    with flight(tmp_path / "run") as (account, watch):
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_CORE, (soft, hard))
+        account, watch = stack.enter_context(flight(tmp_path / "run"))
         account.start(Command(argv=("/usr/bin/python3", "-I", "-S", "-c", PROBE), environment=(("LC_ALL", "C"), ("X", "a b"))))
         assert until_ended(account, watch) == (0, None)
         told = json.loads(account.tail("payload.stdout", 9999))
@@ -225,6 +248,14 @@ def test_usage_counts_dead_children(tmp_path: Path) -> None:
         assert until_ended(account, watch) == (None, signal.SIGKILL)
         assert account.sample().processes == 0
         assert account.sample().cpu_s >= usage.cpu_s
+
+
+def test_usage_of_what_was_never_seen_alive(tmp_path: Path) -> None:
+    """CPU time of a payload that ended before the first sample is known afterwards."""
+    with flight(tmp_path / "run") as (account, watch):
+        account.start(python("import time\nwhile time.process_time() < 0.3: pass"))
+        assert until_ended(account, watch) == (0, None)
+        assert account.sample().cpu_s >= 0.28
 
 
 def test_far_side_death_is_noticed_and_swept(tmp_path: Path) -> None:

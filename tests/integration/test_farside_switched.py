@@ -116,7 +116,7 @@ def test_refusals(told: Any, case: str, error: str) -> None:
 
 def test_retries(told: Any) -> None:
     """202 and 203 are tried again, 201 is not; what passes in the end flies."""
-    calls = [line for line in told["afterwards"]["calls"]]
+    calls = told["afterwards"]["calls"]
     tried = {case: sum(f'id="{case}"' in line for line in calls) for case in ("202", "201", "twice", "unmapped")}
     assert tried == {"202": 3, "201": 1, "twice": 3, "unmapped": 1}
     assert told["refusals"]["twice"]["error"] == ""
@@ -138,6 +138,14 @@ def test_death_of_the_pilot(told: Any) -> None:
     assert told["afterwards"]["processes"] == 0
     assert told["afterwards"]["work_entries"] == []
     assert told["afterwards"]["work_owners"] == [told["afterwards"]["uids"]["alice01"]]
+
+
+def test_a_stop_while_the_gateway_hangs(told: Any) -> None:
+    """A stop order is obeyed at once while gLExec hangs, and neither the owner's proxy nor a directory stays."""
+    seen = told["stopped_while_boarding"]
+    assert seen["error"] == "StoppedError"
+    assert seen["seconds"] < 3
+    assert (seen["left"], seen["private"]) == (["pilot"], [])
 
 
 def test_closed_ancestors_are_named(told: Any) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import ssl
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,11 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from pilot.errors import ChecksumError, InputMissingError, NoSpaceError, OutputMissingError, PilotError, StageInError, StageOutError
+from pilot.errors import (
+    ChecksumError,
+    InputMissingError,
+    NoSpaceError,
+    OutputMissingError,
+    PilotError,
+    StageInError,
+    StageOutError,
+    StoppedError,
+)
 from pilot.identity.account import CourierOptions
 from pilot.model import Checksum, FileToFetch, FileToStore
 from pilot.testbed.pki import Authority, make_proxy
-from tests.support.farside_flights import flight, shell, until_ended
+from tests.support.farside_flights import flight, processes_with, shell, until_ended
 from tests.support.farside_storage import TlsStorage
 
 DATA = b"some data\n" * 1000
@@ -123,7 +133,7 @@ def test_https_get_and_put_with_the_owners_proxy(tmp_path: Path, grid: Grid) -> 
 @pytest.mark.parametrize(
     ("path", "error", "word"),
     [
-        ("redirect/x", StageInError, "redirect"),
+        ("redirect/x", StageInError, "which is not followed"),
         ("none", InputMissingError, "does not have it"),
         ("truncated/x", StageInError, "closed after 4 of 8 bytes"),
         ("garbage/x", StageInError, "does not speak http"),
@@ -145,6 +155,23 @@ def test_passing_errors_are_tried_again(tmp_path: Path, grid: Grid) -> None:
     with flight(tmp_path / "run", grid.proxy, grid.courier) as (account, _watch):
         assert account.stage_in((FileToFetch(name="mine", url=f"{grid.storage.url}/flaky/x"),), 10)[0].adler32 == ADLER
     assert grid.storage.asked.count("GET /flaky/x 503") == 1
+
+
+def test_a_stop_order_ends_a_transfer(tmp_path: Path, grid: Grid) -> None:
+    """A stop order in the middle of a hanging transfer is obeyed at once; courier, files, sandbox go."""
+    begun = time.monotonic()
+    with pytest.raises(StoppedError), flight(tmp_path / "run", grid.proxy, grid.courier) as (account, _watch):
+        account.stage_in((FileToFetch(name="mine", url=f"{grid.storage.url}/stop/x"),), 60)
+    assert grid.storage.asked == ["GET /stop/x hangs"]
+    assert time.monotonic() - begun < 5
+    assert processes_with(str(tmp_path / "run")) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
+
+
+def test_time_limit_of_transfers(tmp_path: Path, grid: Grid) -> None:
+    """Retries end with the time limit, and the error says which file it was."""
+    with flight(tmp_path / "run", grid.proxy, grid.courier) as (account, _watch), pytest.raises(StageInError, match="'mine'"):
+        account.stage_in((FileToFetch(name="mine", url=f"{grid.storage.url}/down/x"),), 1)
 
 
 def test_untrusted_servers_get_nothing(tmp_path: Path, grid: Grid) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.testbed import pam_verifier
+from pilot.myproxy import pam_verifier
 from pilot.testbed.pki import ALICE_DN, BOB_DN, Authority, write_private
 from tests.support.myproxy_support import Redeemer, World, closed_port, make_world
 

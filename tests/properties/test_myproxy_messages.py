@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilot.model import Secret
-from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, ReplyStream, UnsafeValueError, encode_chain, encode_reply, parse_get
+from pilot.myproxy.commands import GetRequest, UnsafeValueError, parse_request
+from pilot.myproxy.protocol import ProtocolError, Reply, ReplyStream, encode_chain, encode_reply
 from pilot.myproxy.refusals import judge, shown
 from pilot.myproxy.source import parse_server
 from pilot.myproxy.token import TokenError, parse_bound
@@ -24,7 +25,7 @@ def test_a_request_says_what_was_meant_or_is_refused(username: str, passphrase: 
         wire = request.encode()
     except UnsafeValueError:
         return
-    got = parse_get(wire.removesuffix(b"\0"))
+    got = parse_request(wire.removesuffix(b"\0"))
     assert (got.username, got.passphrase.reveal(), got.credname) == (username, passphrase, credname)
 
 

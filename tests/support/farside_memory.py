@@ -10,7 +10,6 @@ from typing import Any
 from pilot.identity.sandbox import Sandbox
 from tests.support.farside_flights import PYTHON
 
-
 MEASURE = """
 import os, sys
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import ssl
 import threading
 import zlib
@@ -34,6 +36,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(302, Location="https://localhost:1/elsewhere")
         elif fault == "down" or (fault == "flaky" and f"GET {self.path} 503" not in self.server.asked):
             self._answer(503)
+        elif fault == "stop":  # the pilot is told to stop while this request hangs
+            self.server.asked.append(f"GET {self.path} hangs")
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.rfile.read(1)
         elif fault == "truncated":
             self._answer(200, b"half", Content_Length="8")
             self.close_connection = True

@@ -257,6 +257,26 @@ def closed_ancestor(stage: Stage, watch: Any) -> dict[str, Any]:
         return {"error": type(error).__name__, "text": str(error), "left": names(PLACE / "closed" / "mine" / "run")}
 
 
+def stopped_while_boarding(stage: Stage, watch: Any) -> dict[str, Any]:
+    """SIGTERM while gLExec hangs."""
+    import threading
+
+    tell_root({"map": {ALICE: "!hang"}})
+    told: dict[str, Any] = {"error": ""}
+    begun = time.monotonic()
+    alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    alarm.start()
+    try:
+        with stage.gateway(timeout_s=30.0).board(payload("stopped"), stage.credential(ALICE), watch):
+            pass
+    except Exception as error:
+        told = {"error": type(error).__name__}
+    alarm.join()
+    tell_root({"map": stage.accounts})
+    run = stage.scratch / "run"
+    return {**told, "seconds": time.monotonic() - begun, "left": names(run), "private": names(run / "pilot")}
+
+
 SCENARIOS: tuple[Callable[[Stage, Any], dict[str, Any]], ...] = (
     flight,
     second_owner,
@@ -265,6 +285,7 @@ SCENARIOS: tuple[Callable[[Stage, Any], dict[str, Any]], ...] = (
     no_linger,
     far_side_killed,
     closed_ancestor,
+    stopped_while_boarding,
     pilot_killed,
 )
 CONTROL = 198

@@ -366,16 +366,7 @@ class Rig:
     def processes(self, scratch: Path) -> list[str]:
         """Processes of a flight: by account where it is a number of ours, else by where they are."""
         uids = {self.cast.uid, *self.cast.owner_uids} - {os.getuid()}
-        found = []
-        for process in psutil.process_iter(["pid", "uids", "name", "cmdline", "cwd", "environ", "status"]):
-            info = process.info
-            if info["status"] == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
-                continue
-            words = [info["cwd"] or "", *(info["cmdline"] or []), *(info["environ"] or {}).values()]
-            ours = any(str(scratch) in word for word in words)
-            if ours or (info["uids"] is not None and info["uids"].real in uids):
-                found.append(f"{info['pid']} {info['name']} {' '.join(info['cmdline'] or [])[:200]}")
-        return found
+        return [told for pid in psutil.pids() if pid != os.getpid() and (told := _belonging(pid, uids, str(scratch)))]
 
     def gone(self, scratch: Path, timeout_s: float = 15.0) -> bool:
         """Wait until no process of a flight is left; each is waited for by its descriptor."""
@@ -384,6 +375,24 @@ class Rig:
             with suppress(ProcessLookupError), _pidfd(int(left[0].split()[0])) as handle:
                 select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         return not self.processes(scratch)
+
+
+def _belonging(pid: int, uids: set[int], scratch: str) -> str:
+    """Say what a process is if it belongs to a flight; empty if not, or if it is gone or a zombie."""
+    place = Path("/proc", str(pid))
+    try:
+        if (place / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+            return ""
+        command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        if place.stat().st_uid in uids:
+            return f"{pid} {command[:300]}"
+        words = [command]
+        for name in ("cwd", "environ"):
+            with suppress(OSError):
+                words.append(str((place / name).readlink()) if name == "cwd" else (place / name).read_text(errors="replace"))
+    except OSError:
+        return ""
+    return f"{pid} {command[:300]}" if any(scratch in word for word in words) else ""
 
 
 @contextmanager

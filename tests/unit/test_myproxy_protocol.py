@@ -6,8 +6,9 @@ import pytest
 
 from pilot.errors import Fixer
 from pilot.model import Secret
-from pilot.myproxy import protocol
-from pilot.myproxy.protocol import GetRequest, ProtocolError, Reply, ReplyStream, UnsafeValueError, encode_chain, encode_reply, parse_get
+from pilot.myproxy import commands
+from pilot.myproxy.commands import GetRequest, UnsafeValueError, parse_request
+from pilot.myproxy.protocol import MAX_REPLY_BYTES, ProtocolError, Reply, ReplyStream, encode_chain, encode_reply
 from pilot.myproxy.refusals import MAX_SHOWN, judge, shown
 
 GOOD = b"VERSION=MYPROXYv2\nRESPONSE=0\n\0"
@@ -44,7 +45,7 @@ def test_values_that_would_change_the_request(field: str, bad: str) -> None:
     assert bad not in str(caught.value)
 
 
-@pytest.mark.parametrize("lifetime", [-1, protocol.MAX_LIFETIME_S + 1])
+@pytest.mark.parametrize("lifetime", [-1, commands.MAX_LIFETIME_S + 1])
 def test_absurd_lifetimes(lifetime: int) -> None:
     """Servers take a negative lifetime as zero, so it is refused here."""
     with pytest.raises(UnsafeValueError):
@@ -97,7 +98,7 @@ def test_garbage_is_refused_without_waiting_for_its_end() -> None:
 def test_a_reply_without_end() -> None:
     """A reply that never ends is cut off."""
     with pytest.raises(ProtocolError, match="longer"):
-        fed(b"VERSION=MYPROXYv2\nERROR=" + b"x" * protocol.MAX_REPLY_BYTES).reply()
+        fed(b"VERSION=MYPROXYv2\nERROR=" + b"x" * MAX_REPLY_BYTES).reply()
 
 
 def test_a_flood() -> None:
@@ -146,7 +147,7 @@ def test_what_is_no_chain(data: bytes) -> None:
 def test_the_servers_side_reads_what_the_clients_side_writes() -> None:
     """Requests survive the way to the testbed's server."""
     request = GetRequest(username="/CN=a=b", passphrase=Secret("p"), lifetime_s=5, credname="c")
-    got = parse_get(request.encode().rstrip(b"\0"))
+    got = parse_request(request.encode().rstrip(b"\0"))
     assert (got.username, got.passphrase.reveal(), got.lifetime_s, got.credname) == ("/CN=a=b", "p", 5, "c")
 
 
@@ -162,7 +163,7 @@ def test_the_servers_side_reads_what_the_clients_side_writes() -> None:
 def test_requests_that_a_server_refuses(text: bytes, words: str) -> None:
     """The testbed's server refuses with the words of the real one."""
     with pytest.raises(ProtocolError, match=words):
-        parse_get(text)
+        parse_request(text)
 
 
 # ----------------------------------------------------------------------------------------- what refusals mean

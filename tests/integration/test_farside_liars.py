@@ -1,0 +1,133 @@
+"""A far side that lies, babbles or keeps silent: its words are input, nothing more."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PilotError, SandboxError
+from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
+from pilot.model import FileToFetch, NoCredential
+from pilot.watch import SelectorWatch
+from tests.support.farside_flights import PAYLOAD
+
+LIAR = """#!/usr/bin/python3 -ISB
+import json, os, sys, time
+if sys.argv[-1] == "sweep":
+    sys.exit(0)
+here = os.path.dirname(sys.argv[-2])
+def tell(message):
+    data = message if isinstance(message, bytes) else json.dumps(message).encode()
+    os.write(1, len(data).to_bytes(4, "big") + data)
+def hear():
+    length = int.from_bytes(os.read(0, 4), "big")
+    return json.loads(os.read(0, length)) if length else None
+hello = {"event": "hello", "v": 1, "uid": os.getuid(), "gid": os.getgid(), "groups": [], "pid": os.getpid(), "work": here + "/work"}
+BEHAVIOUR
+while True:
+    request = hear()
+    if request is None or request["do"] == "end":
+        os.path.isdir(here + "/work") and os.rmdir(here + "/work")
+        tell({"id": request["id"], "ok": True, "left": 0}) if request else None
+        sys.exit(0)
+    answer = ANSWERS.get(request["do"])
+    tell(answer if isinstance(answer, bytes) else {"id": request["id"], "ok": True, **answer})
+"""
+GOOD = "os.mkdir(here + '/work', 0o700)\ntell(hello)\n"
+
+
+def board(tmp_path: Path, behaviour: str, answers: dict[str, Any] | None = None, timeout_s: float = 3.0) -> Any:
+    """The gateway, with a far side that does as told."""
+    program = tmp_path / "liar"
+    program.write_text(LIAR.replace("BEHAVIOUR", f"ANSWERS = {answers or {}!r}\n{behaviour}"))
+    program.chmod(0o755)
+    gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python=str(program), timeout_s=timeout_s))
+    return gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch())
+
+
+def test_the_liar_can_be_honest(tmp_path: Path) -> None:
+    """The counterpart: the same program, telling the truth, is boarded."""
+    with board(tmp_path, GOOD) as account:
+        assert account.uid == os.getuid()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "word"),
+    [
+        ("os.write(1, b'Welcome to this cluster!\\n'); time.sleep(9)", FarSideError, "broke the protocol"),
+        ("tell(b'no json')", FarSideError, "broke the protocol"),
+        ("tell({'event': 'ended', 'exit': 0, 'signal': None}); sys.exit(0)", FarSideError, "ended with 0"),
+        ("sys.exit(5)", FarSideError, "ended with 5"),
+        ("sys.stderr.write('Fatal: no home\\n'); sys.exit(1)", FarSideError, "Fatal: no home"),
+        ("time.sleep(60)", GatewayTimeoutError, "no answer"),
+        ("os.close(1); time.sleep(60)", GatewayTimeoutError, "no answer"),
+        ("tell(hello)", SandboxError, "work"),
+        ("tell({**hello, 'uid': os.getuid() + 1})", PilotError, "work"),
+        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'uid': os.getuid() + 1})", GatewayIdentityError, "says uid"),
+        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'work': '/tmp'})", FarSideError, "elsewhere"),
+        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'v': 2})", FarSideError, "version 2"),
+        ("os.mkdir(here + '/work', 0o777); os.chmod(here + '/work', 0o777); tell(hello)", SandboxError, "private"),
+        ("os.symlink('/tmp', here + '/work'); tell(hello)", SandboxError, "private"),
+        ("tell({'event': 'refused', 'code': 'exists', 'text': 'x'})", SandboxError, "before the far side"),
+    ],
+)
+def test_lies_at_boarding(tmp_path: Path, behaviour: str, error: type[PilotError], word: str) -> None:
+    """Nothing is boarded on a lie, on babble, or on silence."""
+    with pytest.raises(error, match=word), board(tmp_path, behaviour, timeout_s=1.0):
+        pass
+    left = [path for path in (tmp_path / "run").iterdir() if path.name != "pilot"]
+    assert left == [] or any((path / "work").is_dir() and not any((path / "work").iterdir()) for path in left)
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    """A missing interpreter is the site's to repair, and named."""
+    gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python="/no/python3"))
+    with pytest.raises(GatewaySiteError, match="/no/python3"), gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch()):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
+
+
+MOVED = {"name": "a", "url": "file:///a", "size": 1, "adler32": "00000001", "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"moved": [], "error": None},
+        {"moved": [{**MOVED, "name": "other"}], "error": None},
+        {"moved": [{**MOVED, "url": "file:///etc/passwd"}], "error": None},
+        {"moved": [MOVED, MOVED], "error": None},
+        {"moved": [{**MOVED, "size": -1}], "error": None},
+        {"moved": "all"},
+        b"[]",
+        b"garbage",
+    ],
+)
+def test_lies_about_transfers(tmp_path: Path, answer: Any) -> None:
+    """Transfers that were not ordered, or are told in the wrong shape, are not believed."""
+    with board(tmp_path, GOOD, {"move": answer}) as account, pytest.raises(FarSideError):
+        account.stage_in((FileToFetch(name="a", url="file:///a"),), 5)
+
+
+@pytest.mark.parametrize("answer", [{"usage": {"cpu_s": -1}}, {}, {"usage": json.loads("[1]")}])
+def test_lies_about_usage(tmp_path: Path, answer: Any) -> None:
+    """Absurd usage is not believed."""
+    with board(tmp_path, GOOD, {"sample": answer}) as account, pytest.raises(FarSideError, match="broke the protocol"):
+        account.sample()
+
+
+def test_survivors_are_an_error(tmp_path: Path) -> None:
+    """A kill that leaves processes is never taken for success."""
+    with board(tmp_path, GOOD, {"kill": {"killed": 3, "left": 2}}) as account, pytest.raises(FarSideError, match="2 processes"):
+        account.kill()
+
+
+def test_a_tail_longer_than_asked_is_dropped(tmp_path: Path) -> None:
+    """More bytes than were asked for are not taken."""
+    with board(tmp_path, GOOD, {"tail": {"data": "eHh4eA==", "start": 0}}) as account:
+        assert account.tail("x", 3) == b""
+        assert account.tail("x", 4) == b"xxxx"
