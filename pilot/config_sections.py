@@ -258,7 +258,7 @@ class PathsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _optional_path("Directory of the outcome journal; it must outlive the pilot. Empty: `pilot-journal` in the scratch directory."),
     ] = ""
     log: Annotated[str, _optional_path("File for the log as JSON lines. Empty: none, people read stderr.")] = ""
-    audit: Annotated[str, _optional_path("File for audit records alone; paths.log has them too. With both empty none are kept.")] = ""
+    audit: Annotated[str, _optional_path("File for audit records alone; paths.log has them too. With both empty they go to stderr.")] = ""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from pilot.model import (
     MovedFile,
     Order,
     Outcome,
+    OwnerCredential,
     Payload,
     PayloadCredential,
     PilotIdentity,
@@ -81,6 +82,13 @@ class CredentialSource(Protocol):
             and what `watch.wait` raises.
         """
 
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> PayloadCredential:
+        """Get a fresh credential of the same owner for a payload that runs, verified in the same way.
+
+        Raises:
+            As `obtain`, and the errors of `Dispatcher` if a further token could not be had.
+        """
+
 
 class Account(Protocol):
     """An open far side: everything that is done as the owner. Closing it kills, cleans and verifies.
@@ -113,6 +121,9 @@ class Account(Protocol):
 
     def stage_in(self, files: tuple[FileToFetch, ...], timeout_s: float) -> tuple[MovedFile, ...]:
         """Fetch files. Also raises StageInError, InputMissingError, ChecksumError, NoSpaceError."""
+
+    def renew_proxy(self, credential: OwnerCredential) -> None:
+        """Put a renewed proxy in the place of the old one, in one step. Also raises NoSpaceError."""
 
     def start(self, command: Command) -> None:
         """Start the payload. Also raises PayloadStartError, NoSpaceError."""

@@ -53,7 +53,7 @@ def _again(action: Callable[[], T], pending: PilotError, retries: int, watch: Wa
 
     policy = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(retries),
-        wait=tenacity.wait_exponential_jitter(initial=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
+        wait=tenacity.wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S) + tenacity.wait_random(0, FIRST_PAUSE_S),
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, PilotError) and error.transient),
         before_sleep=lambda _state: on_retry(trouble[0]),
         sleep=pause,

@@ -36,6 +36,10 @@ class FileSource:
             raise CredentialUnavailableError(f"{message}; {remedy}", reason="file-unusable") from error
         return self.accept(pem, self.dn, pilot)
 
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
+        """Read the file again: the site renews it in place."""
+        return self.obtain(payload, pilot, watch)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoneSource:
@@ -44,6 +48,10 @@ class NoneSource:
     def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> NoCredential:  # noqa: ARG002 - nothing is fetched
         """Return that there is none."""
         return NoCredential(owner=payload.owner)
+
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> NoCredential:
+        """Return that there is none."""
+        return self.obtain(payload, pilot, watch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,13 @@ class ByLabelSource:
 
     def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> PayloadCredential:
         """Ask the source of the payload's class; raises as `ports.CredentialSource` says."""
+        return self._source(payload).obtain(payload, pilot, watch)
+
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> PayloadCredential:
+        """Ask the same source once more."""
+        return self._source(payload).renew(payload, pilot, watch)
+
+    def _source(self, payload: Payload) -> CredentialSource:
         source = self.sources.get(payload.label)
         if source is None:
             known = ", ".join(sorted(self.sources)) or "none"
@@ -63,4 +78,4 @@ class ByLabelSource:
                 f"(it does for: {known}); add the class to credentials.sources of the site configuration",
                 reason="no-source",
             )
-        return source.obtain(payload, pilot, watch)
+        return source

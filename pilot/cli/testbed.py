@@ -37,6 +37,9 @@ def add_arguments(subparsers: Subparsers) -> None:
     kill = verbs.add_parser("kill", help="order a job to be killed")
     _add_directory(kill)
     kill.add_argument("id", type=int, help="the job's id")
+    execute = verbs.add_parser("exec", help="as root: run a command beside a testbed with gLExec, in a private namespace")
+    execute.add_argument("--inside", default="", help=argparse.SUPPRESS)
+    execute.add_argument("argv", metavar="COMMAND", nargs="+", help="what to run; PILOT_TESTBED names a JSON file with all facts")
     demo = verbs.add_parser("demo", help="three payloads of two owners, told step by step")
     demo.add_argument("--unswitched", action="store_true", help="do not try to switch accounts")
     demo.add_argument("--inside", default="", help=argparse.SUPPRESS)
@@ -77,9 +80,19 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(jobs, indent=1) if options.json else service.job_table(jobs))
         case "kill":
             service.kill(options.directory, options.id)
+        case "exec":
+            return _execute(options)
         case _:
             return _demo(options)
     return 0
+
+
+def _execute(options: argparse.Namespace) -> int:
+    from pilot.testbed import stage
+
+    if options.inside:
+        return stage.run_inside(Path(options.inside), options.argv)
+    return stage.run_here(options.argv)
 
 
 def _grid_arguments(options: argparse.Namespace) -> list[str]:

@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtensionOID
 
+from pilot.credentials.kinds import proxy_kind
 from pilot.credentials.names import oneline
+from pilot.credentials.namespaces import namespace_of
 from pilot.credentials.pem import blocks, certificates_of
 from pilot.credentials.policy import PolicySyntaxError, allowed_subjects, may_sign
 from pilot.credentials.values import AuthorityFiles, CrlMode, Findings, TrustStore
@@ -88,47 +90,79 @@ def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """One step of a path: a certificate with the authority that signed it."""
+
+    child: x509.Certificate
+    position: str
+    """Of the child, for refusals."""
+    issuer: x509.Certificate
+    files: AuthorityFiles
+
+    @property
+    def above(self) -> str:
+        """Position of the authority, for refusals."""
+        return f"authority {oneline(self.issuer.subject)}"
+
+
 def check_path(cert: x509.Certificate, position: str, judge: Judge) -> tuple[x509.Certificate, ...]:
     """Find and check the authorities above a certificate.
 
+    Revocation lists and policies are looked at only if the signatures hold up to a root: before that, nothing says that the
+    authorities are what they claim to be.
+
     Returns:
-        The authorities from the issuer to the root; shorter, with refusals in the findings, if the path does not hold.
+        The authorities from the issuer to the root; empty, with refusals in the findings, if the signatures do not lead to a root.
     """
-    path: list[x509.Certificate] = []
+    links, rooted = _climb(cert, position, judge)
+    for below, link in enumerate(links):
+        with judge.findings.guard(link.above):
+            _check_authority(link.issuer, below, link.above, judge)
+        if rooted:
+            with judge.findings.guard(link.above):
+                _check_revoked(link, judge)
+            with judge.findings.guard(link.above):
+                _check_policy(link, judge)
+    return tuple(link.issuer for link in links) if rooted else ()
+
+
+def _climb(cert: x509.Certificate, position: str, judge: Judge) -> tuple[list[_Link], bool]:
+    """Follow the signatures upwards through the CA directory; True if they lead to a root."""
+    links: list[_Link] = []
     child = cert
-    while len(path) < _MAX_DEPTH:
-        here = f"authority {oneline(child.issuer)}"
-        with judge.findings.guard(here):
+    while len(links) < _MAX_DEPTH:
+        with judge.findings.guard(f"authority {oneline(child.issuer)}"):
             files = judge.trust.authority(child.issuer)
             issuer = _find_issuer(child, position, files, judge)
             if issuer is None:
-                return tuple(path)
-            path.append(issuer)
-            _check_authority(issuer, len(path) - 1, here, judge)
-            _check_revoked(child, position, issuer, files, judge)
-            _check_policy(child, position, issuer, files, judge)
+                return links, False
+            link = _Link(child, position, issuer, files)
+            links.append(link)
             if issuer.subject == issuer.issuer:
-                return tuple(path)
-            child, position = issuer, here
+                return links, True
+            child, position = issuer, link.above
             continue
-        return tuple(path)
+        return links, False
     judge.findings.refuse("path-too-long", position, f"there are more than {_MAX_DEPTH} authorities above it")
-    return tuple(path)
+    return links, False
 
 
 def _find_issuer(child: x509.Certificate, position: str, files: AuthorityFiles, judge: Judge) -> x509.Certificate | None:
     """The authority that signed, preferring one that is valid now if a CA certificate was renewed with the same key."""
-    candidates = [found for text in files.certificates for found in certificates_of(text) if found.subject == child.issuer]
+    candidates = [(found, file) for file in files.certificates for found in certificates_of(file.content) if found.subject == child.issuer]
     if not candidates:
         sentence = f"its issuer {oneline(child.issuer)} is not in the CA directory"
         judge.findings.refuse("unknown-authority", position, sentence)
         return None
-    signers = [found for found in candidates if issued_by(child, found)]
+    signers = [(found, file) for found, file in candidates if issued_by(child, found)]
     if not signers:
         judge.findings.refuse("bad-signature", position, f"it is not signed by {oneline(child.issuer)} of the CA directory")
         return None
-    valid = [found for found in signers if found.not_valid_before_utc <= judge.now <= found.not_valid_after_utc]
-    return (valid or signers)[0]
+    valid = [(found, file) for found, file in signers if found.not_valid_before_utc <= judge.now <= found.not_valid_after_utc]
+    issuer, file = (valid or signers)[0]
+    judge.findings.used(file)
+    return issuer
 
 
 def _check_authority(issuer: x509.Certificate, below: int, position: str, judge: Judge) -> None:
@@ -143,45 +177,61 @@ def _check_authority(issuer: x509.Certificate, below: int, position: str, judge:
         refuse("key-usage", position, "may not sign certificates")
     if is_weak(issuer.public_key()):
         refuse("weak-key", position, "has a key that is too weak")
+    if proxy_kind(issuer):
+        refuse("proxy-name", position, "is an authority and looks like a proxy")
     if unknown := unknown_critical(issuer.extensions, _CA_EXTENSIONS):
         refuse("critical-extension", position, f"has a critical extension that is not understood: {', '.join(unknown)}")
     check_validity(issuer, position, judge)
 
 
-def _check_policy(child: x509.Certificate, position: str, issuer: x509.Certificate, files: AuthorityFiles, judge: Judge) -> None:
-    """Refuse a subject outside the namespace of its authority."""
-    name, subject = oneline(issuer.subject), oneline(child.subject)
-    if child.subject == issuer.subject:
+def _check_policy(link: _Link, judge: Judge) -> None:
+    """Refuse a subject outside what the signing policy, with the namespaces where they are present, leave to its authority."""
+    name, subject, files = oneline(link.issuer.subject), oneline(link.child.subject), link.files
+    refuse = judge.findings.refuse
+    if link.child.subject == link.issuer.subject:
         return
     if files.signing_policy is None:
-        judge.findings.refuse("policy-missing", f"authority {name}", "has no signing policy in the CA directory")
-        return
-    try:
-        allowed = may_sign(allowed_subjects(files.signing_policy, name), subject)
-    except (PolicySyntaxError, UnicodeDecodeError) as error:
-        judge.findings.refuse("policy-malformed", f"authority {name}", f"its signing policy cannot be read: {error}")
-        return
-    if not allowed:
-        judge.findings.refuse("policy", position, f"the signing policy of {name} does not cover {subject}")
+        refuse("policy-missing", link.above, "has no signing policy in the CA directory")
+    else:
+        judge.findings.used(files.signing_policy)
+        try:
+            if not may_sign(allowed_subjects(files.signing_policy.content, name), subject):
+                refuse("policy", link.position, f"the signing policy of {name} does not cover {subject}")
+        except (PolicySyntaxError, UnicodeDecodeError) as error:
+            refuse("policy-malformed", link.above, f"its signing policy cannot be read: {error}")
+    if files.namespaces is not None:
+        judge.findings.used(files.namespaces)
+        try:
+            if not namespace_of(files.namespaces.content, name).covers(subject):
+                refuse("namespace", link.position, f"the namespaces file of {name} does not cover {subject}")
+        except (PolicySyntaxError, UnicodeDecodeError) as error:
+            refuse("namespace-malformed", link.above, f"its namespaces file cannot be read: {error}")
 
 
-def _check_revoked(child: x509.Certificate, position: str, issuer: x509.Certificate, files: AuthorityFiles, judge: Judge) -> None:
+def _check_revoked(link: _Link, judge: Judge) -> None:
     """Refuse a revoked certificate, or an authority whose revocation list cannot tell."""
-    here = f"authority {oneline(issuer.subject)}"
-    lists = [found for text in files.crls for found in _crls_of(text) if found.issuer == issuer.subject]
+    issuer = link.issuer
+    lists = [(found, file) for file in link.files.crls for found in _crls_of(file.content) if found.issuer == issuer.subject]
     if not lists:
         if judge.crl == "strict":
-            judge.findings.refuse("crl-missing", here, "has no revocation list in the CA directory")
+            judge.findings.refuse("crl-missing", link.above, "has no revocation list in the CA directory")
         return
-    signed = [found for found in lists if found.is_signature_valid(issuer.public_key())]  # type: ignore[arg-type]
+    signed = [(found, file) for found, file in lists if _is_signed(found, issuer)]
     if not signed:
-        judge.findings.refuse("crl-signature", here, "its revocation list is not signed by it")
+        judge.findings.refuse("crl-signature", link.above, "its revocation list is not signed by it, or with a hash that is too weak")
         return
-    for found in signed:
-        if found.get_revoked_certificate_by_serial_number(child.serial_number) is not None:
-            judge.findings.refuse("revoked", position, f"{oneline(child.subject)} was revoked by its authority")
-    newest = max(signed, key=lambda found: found.last_update_utc)
-    _check_crl(newest, issuer, here, judge)
+    judge.findings.used(*(file for _, file in signed))
+    for found, _ in signed:
+        if found.get_revoked_certificate_by_serial_number(link.child.serial_number) is not None:
+            judge.findings.refuse("revoked", link.position, f"{oneline(link.child.subject)} was revoked by its authority")
+    newest = max((found for found, _ in signed), key=lambda found: found.last_update_utc)
+    _check_crl(newest, issuer, link.above, judge)
+
+
+def _is_signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    algorithm, key = found.signature_hash_algorithm, issuer.public_key()
+    trusted = algorithm is not None and algorithm.name in _HASHES
+    return trusted and isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and found.is_signature_valid(key)
 
 
 def _crls_of(text: bytes) -> list[x509.CertificateRevocationList]:

@@ -1,27 +1,26 @@
 """The proxies of a chain, down from their end-entity certificate.
 
-RFC 3820 with the two habits of grid software: a limited proxy only makes limited ones, and other kinds of proxies
-(legacy Globus, the draft of the RFC, independent ones) are not accepted.
+RFC 3820 with the habits of grid software: a limited proxy only makes limited ones; the proxies of Globus 2 are accepted
+only where that is asked for, never together with others in one chain; independent ones and those of the RFC's draft never are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
 from pilot.credentials.authority import Judge, basic_constraints, check_validity, is_weak, issued_by, key_usage, unknown_critical
 from pilot.credentials.der import OCTET_STRING, DerError, Reader
+from pilot.credentials.kinds import PROXY_CERT_INFO, is_legacy_limited, proxy_kind
 from pilot.credentials.names import oneline
+from pilot.credentials.values import PathPart
 
-PROXY_CERT_INFO: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.14")
-_DRAFT_INFO: Final = ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
 _INHERIT_ALL: Final = "1.3.6.1.5.5.7.21.1"
 _INDEPENDENT: Final = "1.3.6.1.5.5.7.21.2"
 _LIMITED: Final = "1.3.6.1.4.1.3536.1.1.1.9"
-_LEGACY_NAMES: Final = frozenset({"proxy", "limited proxy"})
 
 _ENTITY_EXTENSIONS: Final = frozenset(
     {
@@ -47,12 +46,42 @@ class ProxyInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """What one proxy was found to be: signed by the next certificate, limited."""
+
+    signed: bool
+    limited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """The certificates that count, as they stand in the file: proxies from the leaf on, then the end entity."""
 
     proxies: tuple[x509.Certificate, ...]
     entity: x509.Certificate
-    limited: bool
+    links: tuple[Link, ...]
+    """One for each proxy."""
+
+    @property
+    def limited(self) -> bool:
+        """True if any proxy is limited."""
+        return any(link.limited for link in self.links)
+
+    @property
+    def signed(self) -> bool:
+        """True if every signature holds, so that what the certificates say comes from the end entity."""
+        return all(link.signed for link in self.links)
+
+    def path(self, authorities: tuple[x509.Certificate, ...]) -> tuple[PathPart, ...]:
+        """The description of the whole path, with the authorities above the chain."""
+        parts = []
+        for cert, link in zip(self.proxies, self.links, strict=True):
+            parts.append(_part("limited proxy" if link.limited else "proxy", cert))
+        return (*parts, _part("end entity", self.entity), *(_part("authority", cert) for cert in authorities))
+
+
+def _part(kind: Literal["proxy", "limited proxy", "end entity", "authority"], cert: x509.Certificate) -> PathPart:
+    return PathPart(kind=kind, subject=oneline(cert.subject), not_before=cert.not_valid_before_utc, not_after=cert.not_valid_after_utc)
 
 
 def parse_proxy_info(value: bytes) -> ProxyInfo:
@@ -82,65 +111,57 @@ def _extension(cert: x509.Certificate, oid: ObjectIdentifier) -> x509.Extension[
         return None
 
 
-def _is_legacy(cert: x509.Certificate) -> bool:
-    """True for a proxy of Globus 2: its issuer's name with ``CN=proxy`` or ``CN=limited proxy`` added."""
-    rdns = cert.subject.rdns
-    names = [str(attribute.value) for attribute in rdns[-1]] if rdns else []
-    return list(rdns[:-1]) == list(cert.issuer.rdns) and bool(_LEGACY_NAMES.intersection(names))
-
-
-def is_proxy(cert: x509.Certificate) -> bool:
-    """True for a proxy of any kind, also those that are not accepted."""
-    return any(extension.oid in (PROXY_CERT_INFO, _DRAFT_INFO) for extension in cert.extensions) or _is_legacy(cert)
-
-
-def check_proxies(certificates: tuple[x509.Certificate, ...], judge: Judge) -> Chain | None:
+def check_proxies(certificates: tuple[x509.Certificate, ...], judge: Judge, *, legacy: bool = False) -> Chain | None:
     """Check all proxies of a file and its end-entity certificate, but not the authorities above.
 
     Returns:
         The chain; None, with refusals in the findings, if its parts cannot be told apart.
     """
-    count = 0
     with judge.findings.guard("file"):
-        while count < len(certificates) and is_proxy(certificates[count]):
-            count += 1
+        kinds = [proxy_kind(cert) for cert in certificates]
+        count = next((index for index, kind in enumerate(kinds) if kind is None), len(certificates))
         if count == len(certificates):
             judge.findings.refuse("incomplete", "file", "holds proxies only: the end-entity certificate is missing")
             return None
         for index in range(count + 1, len(certificates)):
-            if is_proxy(certificates[index]):
+            if kinds[index]:
                 judge.findings.refuse("order", f"certificate {index}", "is a proxy behind the end-entity certificate")
         if count == 0:
             judge.findings.refuse("not-a-proxy", "certificate 0", "is no proxy; make one, a certificate itself must not leave its owner")
-        limited = False
+        if legacy and len(set(kinds[:count])) > 1:
+            judge.findings.refuse("proxy-kind", "file", "mixes proxies of different kinds")
+        links: list[Link] = []
         for index in reversed(range(count)):
-            limited = _check_proxy(certificates, index, limited, judge) or limited
+            links.insert(0, _check_proxy(certificates, index, links, judge, legacy=legacy))
         with judge.findings.guard(f"certificate {count}"):
             _check_entity(certificates[count], f"certificate {count}", judge)
-        return Chain(certificates[:count], certificates[count], limited)
+        return Chain(certificates[:count], certificates[count], tuple(links))
     return None
 
 
-def _check_proxy(certificates: tuple[x509.Certificate, ...], index: int, limited_above: bool, judge: Judge) -> bool:
-    """Check one proxy against its issuer; True if it is limited."""
+def _check_proxy(certificates: tuple[x509.Certificate, ...], index: int, above: list[Link], judge: Judge, *, legacy: bool) -> Link:
+    """Check one proxy against its issuer, knowing what the proxies above it are."""
     position, refuse = f"certificate {index}", judge.findings.refuse
     cert, issuer = certificates[index], certificates[index + 1]
+    signed = limited = False
     with judge.findings.guard(position):
         check_validity(cert, position, judge)
         if cert.issuer != issuer.subject:
             refuse("order", position, f"its issuer is not certificate {index + 1}")
         elif not issued_by(cert, issuer):
             refuse("bad-signature", position, f"it is not signed by certificate {index + 1}, or with a hash that is too weak")
+        else:
+            signed = True
         _check_proxy_name(cert, position, judge)
         _check_proxy_extensions(cert, position, judge)
         if is_weak(cert.public_key()):
             refuse("weak-key", position, "its key is too weak: RSA of 2048 bits or a NIST curve is needed")
     with judge.findings.guard(position):
-        limited = _check_info(cert, index, position, judge)
-        if limited_above and not limited:
+        limited = _check_info(cert, index, position, judge, legacy=legacy)
+        # A proxy above whose own signature failed says nothing about this one.
+        if signed and not limited and any(link.limited and link.signed for link in above):
             refuse("unlimited", position, "is a full proxy made from a limited one")
-        return limited
-    return False
+    return Link(signed, limited)
 
 
 def _check_proxy_name(cert: x509.Certificate, position: str, judge: Judge) -> None:
@@ -165,12 +186,14 @@ def _check_proxy_extensions(cert: x509.Certificate, position: str, judge: Judge)
         refuse("critical-extension", position, f"has a critical extension that is not understood: {', '.join(unknown)}")
 
 
-def _check_info(cert: x509.Certificate, index: int, position: str, judge: Judge) -> bool:
+def _check_info(cert: x509.Certificate, index: int, position: str, judge: Judge, *, legacy: bool) -> bool:
     """Check the kind of a proxy; True if it is limited. `index` is the number of proxies below it."""
     refuse, extension = judge.findings.refuse, _extension(cert, PROXY_CERT_INFO)
     if extension is None:
-        refuse("proxy-kind", position, "is a legacy or draft proxy; only RFC 3820 proxies are accepted")
-        return False
+        if not legacy or proxy_kind(cert) != "legacy":
+            refuse("proxy-kind", position, "is a legacy or draft proxy; RFC 3820 proxies are accepted")
+            return False
+        return is_legacy_limited(cert)
     if not extension.critical:
         refuse("proxy-info", position, "its proxyCertInfo is not critical")
     try:

@@ -9,17 +9,17 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-INTEGER: Final = 0x02
+from pilot.credentials.der_encoding import INTEGER, OID, encode, encode_integer, encode_oid
+
+__all__ = ["INTEGER", "OID", "DerError", "Reader", "encode", "encode_integer", "encode_oid"]
+
 BIT_STRING: Final = 0x03
 OCTET_STRING: Final = 0x04
 NULL: Final = 0x05
-OID: Final = 0x06
 UTF8_STRING: Final = 0x0C
 GENERALIZED_TIME: Final = 0x18
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
-
-_TIME: Final = re.compile(rb"[0-9]{14}Z")
 
 
 class DerError(ValueError):
@@ -28,8 +28,6 @@ class DerError(ValueError):
 
 class Reader:
     """Reads the elements of some bytes one after the other."""
-
-    __slots__ = ("_at", "_data")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -46,31 +44,21 @@ class Reader:
     def raw(self) -> tuple[int, bytes, bytes]:
         """Read one element: (tag, content, all its bytes)."""
         data, start = self._data, self._at
-        if len(data) - start < 2:
-            msg = "an element is cut off"
-            raise DerError(msg)
+        _require(len(data) - start >= 2, "an element is cut off")
         tag, size, begin = data[start], data[start + 1], start + 2
-        if tag & 0x1F == 0x1F:
-            msg = "a tag number is too large"
-            raise DerError(msg)
+        _require(tag & 0x1F != 0x1F, "a tag number is too large")
         if size & 0x80:
             count = size & 0x7F
             size = int.from_bytes(data[begin : begin + count], "big")
             begin += count
-            if not 1 <= count <= 4 or size < 0x80 or size >> (8 * (count - 1)) == 0:
-                msg = "a length is not in its shortest form"
-                raise DerError(msg)
-        if begin + size > len(data):
-            msg = "an element is cut off"
-            raise DerError(msg)
+            _require(1 <= count <= 4 and size >= 0x80 and size >> (8 * (count - 1)) != 0, "a length is not in its shortest form")
+        _require(begin + size <= len(data), "an element is cut off")
         self._at = begin + size
         return tag, data[begin : self._at], data[start : self._at]
 
     def take(self, tag: int) -> bytes:
         """Read the content of one element that must have this tag."""
-        if self.peek() != tag:
-            msg = f"expected tag {tag:#04x}, found {self.peek():#04x}"
-            raise DerError(msg)
+        _require(self.peek() == tag, f"expected tag {tag:#04x}, found {self.peek():#04x}")
         return self.raw()[1]
 
     def enter(self, tag: int = SEQUENCE) -> Reader:
@@ -79,32 +67,25 @@ class Reader:
 
     def end(self) -> None:
         """Make sure that nothing is left."""
-        if self:
-            msg = "unexpected bytes at the end"
-            raise DerError(msg)
+        _require(not self, "unexpected bytes at the end")
 
     def integer(self) -> int:
         """Read an INTEGER in its shortest form, of at most 64 bytes."""
         content = self.take(INTEGER)
         redundant = len(content) > 1 and content[0] == (0xFF if content[1] & 0x80 else 0)
-        if not 1 <= len(content) <= 64 or redundant:
-            msg = "an integer is not in its shortest form"
-            raise DerError(msg)
+        _require(1 <= len(content) <= 64 and not redundant, "an integer is not in its shortest form")
         return int.from_bytes(content, "big", signed=True)
 
     def boolean(self) -> bool:
         """Read a BOOLEAN that is TRUE; DER leaves out the default FALSE."""
-        if self.take(0x01) != b"\xff":
-            msg = "a boolean is not TRUE"
-            raise DerError(msg)
+        _require(self.take(0x01) == b"\xff", "a boolean is not TRUE")
         return True
 
     def oid(self) -> str:
         """Read an OBJECT IDENTIFIER as dotted numbers."""
         content = self.take(OID)
-        if not 1 <= len(content) <= 64 or content[-1] & 0x80 or content[0] == 0x80 or re.search(rb"[\x00-\x7f]\x80", content):
-            msg = "an object identifier is malformed"
-            raise DerError(msg)
+        padded = content[:1] == b"\x80" or re.search(rb"[\x00-\x7f]\x80", content)
+        _require(1 <= len(content) <= 64 and not content[-1] & 0x80 and not padded, "an object identifier is malformed")
         numbers, number = [], 0
         for byte in content:
             number = number << 7 | byte & 0x7F
@@ -117,49 +98,19 @@ class Reader:
     def time(self) -> datetime:
         """Read a GeneralizedTime of the form ``YYYYMMDDhhmmssZ``, the only one RFC 5755 section 4.2.6 allows."""
         content = self.take(GENERALIZED_TIME)
-        if not _TIME.fullmatch(content):
-            msg = "a time is malformed"
-            raise DerError(msg)
+        _require(re.fullmatch(rb"[0-9]{14}Z", content) is not None, "a time is malformed")
         try:
-            return datetime.strptime(content.decode(), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+            return datetime(int(content[:4]), *(int(content[at : at + 2]) for at in range(4, 14, 2)), tzinfo=UTC)  # type: ignore[arg-type]
         except ValueError as error:
-            msg = "a time is malformed"
-            raise DerError(msg) from error
+            raise DerError("a time is malformed") from error
 
     def bits(self) -> bytes:
         """Read a BIT STRING of whole bytes."""
         content = self.take(BIT_STRING)
-        if not content or content[0]:
-            msg = "a bit string is not made of whole bytes"
-            raise DerError(msg)
+        _require(content[:1] == b"\x00", "a bit string is not made of whole bytes")
         return content[1:]
 
 
-def encode(tag: int, *parts: bytes) -> bytes:
-    """Encode one element from its content."""
-    content = b"".join(parts)
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + content
-
-
-def encode_integer(value: int) -> bytes:
-    """Encode an INTEGER."""
-    size = (value if value >= 0 else ~value).bit_length() // 8 + 1
-    return encode(INTEGER, value.to_bytes(size, "big", signed=True))
-
-
-def encode_oid(dotted: str) -> bytes:
-    """Encode an OBJECT IDENTIFIER given as dotted numbers."""
-    numbers = [int(number) for number in dotted.split(".")]
-    content = bytearray()
-    for number in (numbers[0] * 40 + numbers[1], *numbers[2:]):
-        digits = [number & 0x7F]
-        rest = number >> 7
-        while rest:
-            digits.append(0x80 | rest & 0x7F)
-            rest >>= 7
-        content += bytes(reversed(digits))
-    return encode(OID, bytes(content))
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise DerError(otherwise)

@@ -5,8 +5,8 @@ backslash at its end continues it::
 
     TO Issuer "DN" PERMIT Subject "regular expression"
 
-``SELF`` stands for the authority under whose hash the file lies; ``DENY`` takes subjects away, wherever it stands. The words are read in any case.
-Names are compared exactly, where other software ignores case.
+``SELF`` stands for the authority under whose hash the file lies; ``DENY`` takes subjects away, wherever it stands. The words
+are read in any case. Names are compared exactly, where other software ignores case.
 """
 
 from __future__ import annotations
@@ -86,6 +86,14 @@ def _rules(text: str) -> list[str]:
 
 
 def _without_comment(line: str) -> str:
-    found = re.match(r'(?:[^#"\\]|\\.|"(?:[^"\\]|\\.)*"|\\$)*', line)
-    rest = line[found.end() :] if found else line
-    return line[: -len(rest)] if rest.startswith("#") else line
+    quoted = escaped = False
+    for at, character in enumerate(line):
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == '"':
+            quoted = not quoted
+        elif character == "#" and not quoted:
+            return line[:at]
+    return line

@@ -1,8 +1,8 @@
 """Regular expressions of namespaces files, matched in bounded time.
 
-The part of the usual syntax that such files use: ``.``, ``*``, ``+``, ``?``, ``[...]``, ``(...|...)``, a backslash before punctuation or one of
-``d w s``, anchors at the ends. A pattern covers the whole text. Matching follows all possibilities at once, so that no pattern
-with no name takes exponential time.
+The part of the usual syntax that such files use: ``.``, ``*``, ``+``, ``?``, ``[...]``, ``(...|...)``, a backslash before punctuation or
+one of ``d w s``, anchors at the ends. A pattern covers the whole text. Matching follows all possibilities at once, so that no
+pattern with no name takes exponential time.
 """
 
 from __future__ import annotations

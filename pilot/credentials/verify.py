@@ -17,6 +17,7 @@ from pilot.credentials.values import (
     CredentialRefusedError,
     CrlMode,
     Findings,
+    TrustFile,
     TrustStore,
     VerifiedProxy,
     VerifyOptions,
@@ -38,7 +39,7 @@ class _Remembering:
             self._known[key] = self._trust.authority(subject)
         return self._known[key]
 
-    def voms_server(self, vo: str, host: str) -> bytes | None:
+    def voms_server(self, vo: str, host: str) -> TrustFile | None:
         return self._trust.voms_server(vo, host)
 
 
@@ -61,7 +62,7 @@ def verify_proxy(pem: bytes, trust: TrustStore, now: datetime, options: VerifyOp
     judge = Judge(_Remembering(trust), now, wanted.crl, findings)
     with findings.guard("file"):
         file = read_proxy_file(pem, findings)
-        chain = check_proxies(file.certificates, judge) if file else None
+        chain = check_proxies(file.certificates, judge, legacy=wanted.legacy) if file else None
         if chain is not None:
             return _conclude(chain, wanted, judge)
     findings.conclude()
@@ -70,21 +71,28 @@ def verify_proxy(pem: bytes, trust: TrustStore, now: datetime, options: VerifyOp
 
 
 def _conclude(chain: Chain, options: VerifyOptions, judge: Judge) -> VerifiedProxy:
-    check_path(chain.entity, f"certificate {len(chain.proxies)}", judge)
-    certificates = (*chain.proxies, chain.entity)
+    findings = judge.findings
+    authorities: tuple[x509.Certificate, ...] = ()
+    with findings.guard(f"certificate {len(chain.proxies)}"):
+        authorities = check_path(chain.entity, f"certificate {len(chain.proxies)}", judge)
     attributes: tuple[VomsAttributes, ...] = ()
-    with judge.findings.guard("attributes"):
-        attributes = check_attributes(certificates, chain.entity, options.hostname, judge)
-        if not attributes and options.require_attributes and not judge.findings:
-            judge.findings.refuse("attributes-missing", "file", "the proxy has no VOMS attributes; make it with voms-proxy-init")
-    judge.findings.conclude()
-    ends = [cert.not_valid_after_utc for cert in certificates] + [part.not_after for part in attributes]
+    # Without these signatures nobody knows who carries the attributes, nor for whom.
+    if chain.signed and authorities:
+        with findings.guard("attributes"):
+            attributes = check_attributes((*chain.proxies, chain.entity), chain.entity, options.hostname, judge)
+            if not attributes and options.require_attributes and not findings:
+                findings.refuse("attributes-missing", "file", "the proxy has no VOMS attributes; make it with voms-proxy-init")
+    findings.conclude()
+    path = chain.path(authorities)
     return VerifiedProxy(
         dn=oneline(chain.entity.subject),
-        subject=oneline(certificates[0].subject),
+        subject=path[0].subject,
         limited=chain.limited,
         attributes=attributes,
-        not_after=min(ends),
+        path=path,
+        not_before=max(part.not_before for part in path),
+        not_after=min([part.not_after for part in path] + [part.not_after for part in attributes]),
+        files=findings.files,
         key_ids=frozenset(key_id(cert) for cert in chain.proxies),
     )
 

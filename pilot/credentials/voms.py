@@ -76,21 +76,22 @@ def _check_one(data: bytes, position: str, entity: x509.Certificate, hostname: s
         judge.findings.refuse("attributes-malformed", position, f"the attribute certificate is malformed: {error}")
         return None
     with judge.findings.guard(position):
-        _check_fields(ac, position, entity, judge)
+        _check_fields(ac, position, judge)
         _check_extensions(ac, position, hostname, judge)
     with judge.findings.guard(position):
-        server = _authority(ac, position, judge)
-        fqans = _fqans(ac, position, server[0], judge)
-        if signer := _signer(ac, position, judge):
-            _check_signer(ac, signer, position, judge)
-            path = check_path(signer, position, judge)
-            _check_server(server, (signer, *path), position, judge)
-        return VomsAttributes(vo=server[0], server=f"{server[1]}:{server[2]}", fqans=fqans, not_after=ac.not_after)
+        signer = _signer(ac, position, judge)
+        if signer and _check_signer(ac, signer, position, judge) and (path := check_path(signer, position, judge)):
+            # Only now it is known who says so; for whom is next, and what comes last.
+            server = _check_server(ac, (signer, *path), position, judge)
+            if server and _check_holder(ac, position, entity, judge):
+                end = min(ac.not_after, signer.not_valid_after_utc)
+                fqans = _fqans(ac, position, server[0], judge)
+                return VomsAttributes(vo=server[0], server=f"{server[1]}:{server[2]}", fqans=fqans, not_before=ac.not_before, not_after=end)
     return None
 
 
-def _check_fields(ac: AttributeCertificate, position: str, entity: x509.Certificate, judge: Judge) -> None:
-    """RFC 5755 sections 4.2.1 to 4.2.6."""
+def _check_fields(ac: AttributeCertificate, position: str, judge: Judge) -> None:
+    """RFC 5755 sections 4.2.1, 4.2.4 to 4.2.6."""
     refuse = judge.findings.refuse
     if ac.version != 1:
         refuse("attributes-version", position, "the attribute certificate is not of version 2")
@@ -98,12 +99,19 @@ def _check_fields(ac: AttributeCertificate, position: str, entity: x509.Certific
         refuse("attributes-signature", position, "the two signature algorithms differ")
     if not 0 < ac.serial < 1 << 159:
         refuse("attributes-malformed", position, "the serial number is not positive or too long")
-    if ac.holder_serial != entity.serial_number or ac.holder not in (flat_name(entity.subject), flat_name(entity.issuer)):
-        refuse("attributes-holder", position, f"the attributes were given to another certificate than that of {oneline(entity.subject)}")
     if judge.now > ac.not_after:
         refuse("attributes-expired", position, f"the VOMS attributes expired at {ac.not_after:%Y-%m-%dT%H:%M:%SZ}")
     if judge.now + _SKEW < ac.not_before:
         refuse("attributes-not-yet-valid", position, f"the VOMS attributes are valid only from {ac.not_before:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _check_holder(ac: AttributeCertificate, position: str, entity: x509.Certificate, judge: Judge) -> bool:
+    """RFC 5755 section 4.2.2; VOMS writes the holder's own name where the RFC means that of its issuer."""
+    if ac.holder_serial == entity.serial_number and ac.holder in (flat_name(entity.subject), flat_name(entity.issuer)):
+        return True
+    sentence = f"the attributes were given to another certificate than that of {oneline(entity.subject)}"
+    judge.findings.refuse("attributes-holder", position, sentence)
+    return False
 
 
 def _check_extensions(ac: AttributeCertificate, position: str, hostname: str, judge: Judge) -> None:
@@ -122,12 +130,12 @@ def _check_extensions(ac: AttributeCertificate, position: str, hostname: str, ju
         refuse("attributes-target", position, f"the attributes are meant for other hosts than {hostname or 'this one'}")
 
 
-def _authority(ac: AttributeCertificate, position: str, judge: Judge) -> tuple[str, str, str]:
-    """(VO, host, port) of the VOMS server; empty, with a refusal, if that cannot be told."""
+def _authority(ac: AttributeCertificate, position: str, judge: Judge) -> tuple[str, str, str] | None:
+    """(VO, host, port) of the VOMS server; None, with a refusal, if that cannot be told."""
     found = _URI.fullmatch(ac.authorities[0]) if len(ac.authorities) == 1 else None
     if not found or not is_vo_name(found.group(1)) or not is_host_name(found.group(2)) or not 0 < int(found.group(3)) < 65536:
         judge.findings.refuse("attributes-authority", position, "there is not exactly one policy authority VO://HOST:PORT")
-        return "", "", ""
+        return None
     return found.group(1), found.group(2), found.group(3)
 
 
@@ -158,8 +166,8 @@ def _signer(ac: AttributeCertificate, position: str, judge: Judge) -> x509.Certi
         return None
 
 
-def _check_signer(ac: AttributeCertificate, signer: x509.Certificate, position: str, judge: Judge) -> None:
-    """The signer's certificate fits and its key made the signature."""
+def _check_signer(ac: AttributeCertificate, signer: x509.Certificate, position: str, judge: Judge) -> bool:
+    """Check that the signer's certificate fits; True if its key made the signature."""
     refuse, usage = judge.findings.refuse, key_usage(signer)
     if flat_name(signer.subject) != ac.issuer:
         refuse("attributes-issuer", position, "the signer is not the issuer that the attribute certificate names")
@@ -169,8 +177,10 @@ def _check_signer(ac: AttributeCertificate, signer: x509.Certificate, position: 
         refuse("weak-key", position, "the key of the VOMS server is too weak")
     check_validity(signer, position, judge)
     _check_key_identifier(ac, signer, position, judge)
-    if not _signature_holds(ac, signer):
-        refuse("attributes-signature", position, "the signature of the VOMS server does not hold")
+    if _signature_holds(ac, signer):
+        return True
+    refuse("attributes-signature", position, "the signature of the VOMS server does not hold")
+    return False
 
 
 def _check_key_identifier(ac: AttributeCertificate, signer: x509.Certificate, position: str, judge: Judge) -> None:
@@ -202,19 +212,23 @@ def _signature_holds(ac: AttributeCertificate, signer: x509.Certificate) -> bool
     return False
 
 
-def _check_server(server: tuple[str, str, str], path: tuple[x509.Certificate, ...], position: str, judge: Judge) -> None:
-    """The signer is the server that the ``.lsc`` file of this VO and host describes."""
+def _check_server(ac: AttributeCertificate, path: tuple[x509.Certificate, ...], position: str, judge: Judge) -> tuple[str, str, str] | None:
+    """(VO, host, port) if the signer is the server that the ``.lsc`` file of this VO and host describes."""
+    server = _authority(ac, position, judge)
+    if server is None:
+        return None
     vo, host, _ = server
-    if not vo:
-        return
     trusted = judge.trust.voms_server(vo, host)
     if trusted is None:
         sentence = f"the VOMS directory has no {vo}/{host}.lsc, so this server is not trusted for the VO"
         judge.findings.refuse("attributes-untrusted", position, sentence)
-        return
+        return None
+    judge.findings.used(trusted)
     names = [oneline(cert.subject) for cert in path]
-    if not any(_same_chain(chain, names) for chain in _NEXT_CHAIN.split(trusted.decode("utf-8", "strict"))):
-        judge.findings.refuse("attributes-untrusted", position, f"the signer {names[0]} is not the one in {vo}/{host}.lsc")
+    if any(_same_chain(chain, names) for chain in _NEXT_CHAIN.split(trusted.content.decode("utf-8", "strict"))):
+        return server
+    judge.findings.refuse("attributes-untrusted", position, f"the signer {names[0]} is not the one in {vo}/{host}.lsc")
+    return None
 
 
 def _same_chain(text: str, names: list[str]) -> bool:

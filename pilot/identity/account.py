@@ -116,7 +116,7 @@ class FarSideAccount:
         return FarSideError(f"cannot {what} as {self._name}: {error} ({error.code})", reason=error.code)
 
     def deliver_proxy(self, credential: OwnerCredential) -> None:
-        """Give the owner's proxy to the account, also a renewed one; raises NoSpaceError, FarSideError."""
+        """Give the owner's proxy to the account; raises NoSpaceError, FarSideError."""
         try:
             kept = self._link.ask("proxy", ProxyKept, ANSWER_S, pem=credential.pem.reveal().decode("ascii"))
         except RequestRefusedError as error:
@@ -124,6 +124,10 @@ class FarSideAccount:
                 raise self._full("the owner's proxy") from None
             raise self._broken("write the owner's proxy", error) from None
         self._proxy_path = kept.path
+
+    def renew_proxy(self, credential: OwnerCredential) -> None:
+        """Put a renewed proxy in the place of the old one: the far side writes it beside, then renames, so no reader sees half of it."""
+        self.deliver_proxy(credential)
 
     def _full(self, what: str) -> NoSpaceError:
         return NoSpaceError(f"cannot write {what} to {self.work}: the disk is full or the quota is used up; free space there")

@@ -1,12 +1,15 @@
-"""One retrieval of a proxy from a MyProxy server.
+"""The requests that a MyProxy client makes: get, store, info, destroy.
 
-Source: the MyProxy protocol description, GSI's framing as measured (see `protocol`). The private key is made here and
-leaves the process only in what is returned.
+Private keys are made where they stay: for a proxy that is fetched here, for one that is stored at the server.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from cryptography import x509
@@ -17,17 +20,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from pilot.model import PilotCredential, Secret
-from pilot.myproxy.channel import Channel
-from pilot.myproxy.failures import RefusedError, ServerUnreachableError, broken, lost, not_sent
+from pilot.myproxy.commands import DestroyRequest, GetRequest, InfoRequest, PutRequest, Request
+from pilot.myproxy.conversation import Conversation
+from pilot.myproxy.delegation import DelegationError, ProxyKey, delegate, issuer_of
+from pilot.myproxy.failures import local
 from pilot.myproxy.opening import Limits, Server, open_channel
-from pilot.myproxy.protocol import GSI_NO_DELEGATION, GetRequest, ProtocolError, Reply, ReplyStream
-from pilot.myproxy.refusals import judge, shown
+from pilot.myproxy.protocol import ProtocolError, encode_chain
+from pilot.myproxy.stored import StoredCredential, credentials
 from pilot.ports import Watch
 
 FIRST_BYTE_WAIT_S = 2.0
 """How long the server's verdict on our certificate is waited for under TLS 1.3 before the request is sent anyway."""
-
-ProxyKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class KeyKind(Enum):
@@ -39,7 +42,13 @@ class KeyKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A pilot that asks MyProxy servers for proxies."""
+    """Somebody who asks MyProxy servers.
+
+    Every request raises
+        RequestError: its subclasses say how far the request got.
+        UnsafeValueError: the request cannot be encoded; nothing was contacted.
+        what `Watch.wait` raises.
+    """
 
     credential: PilotCredential
     """Shown as client certificate."""
@@ -48,26 +57,66 @@ class Client:
     key_kind: KeyKind = KeyKind.RSA_2048
 
     def retrieve(self, server: Server, request: GetRequest) -> Secret[bytes]:
-        """Let the server delegate a proxy; returns PEM: leaf, private key, chain. Nothing in it is verified yet.
-
-        Raises:
-            RetrievalError: its subclasses say how far the request got.
-            UnsafeValueError: the request cannot be encoded; nothing was contacted.
-            what `Watch.wait` raises.
-        """
-        wire = request.encode()
-        deadline = self.limits.clock() + self.limits.timeout_s
+        """Let the server delegate a proxy; returns PEM: leaf, private key, chain. Nothing in it is verified yet."""
         keys: list[ProxyKey] = []
 
         def make_key() -> None:
             if not keys:
                 keys.append(new_key(self.key_kind))
 
-        channel = open_channel(server, self.credential, self.watch, deadline=deadline, limits=self.limits, meanwhile=make_key)
-        with channel:
-            stream = ReplyStream()
-            _greet(channel, stream, min(deadline, self.limits.clock() + FIRST_BYTE_WAIT_S))
-            return _exchange(channel, stream, wire, request.passphrase.reveal(), keys[0])
+        with self._asked(server, request, make_key) as talk:
+            talk.agreed()
+            talk.send(_signing_request(keys[0]))
+            # The closing "good" that follows says nothing new; the certificates are what is verified.
+            return _assemble(talk.chain(), keys[0])
+
+    def store(self, server: Server, request: PutRequest, lifetime_s: int) -> None:
+        """Store a proxy of the client's own credential, for a key that the server makes.
+
+        Args:
+            lifetime_s: how long what is stored is to live; it never outlives the client's credential.
+        """
+        try:
+            issuer = issuer_of(self.credential.pem.reveal())
+        except DelegationError as error:
+            raise local(f"the proxy {self.credential.path} cannot be used: {error}") from error
+        with self._asked(server, request) as talk:
+            talk.agreed()
+            try:
+                chain = delegate(
+                    issuer,
+                    talk.signing_request(),
+                    now=datetime.now(UTC),
+                    lifetime=timedelta(seconds=lifetime_s),
+                    serial=secrets.randbits(63) + 1,
+                )
+            except DelegationError as error:
+                raise ProtocolError(str(error)) from error
+            talk.send(encode_chain(chain))
+            talk.agreed()
+
+    def info(self, server: Server, request: InfoRequest) -> tuple[StoredCredential, ...]:
+        """Ask what this client has stored under a username."""
+        with self._asked(server, request) as talk:
+            return credentials(talk.agreed())
+
+    def destroy(self, server: Server, request: DestroyRequest) -> None:
+        """Remove one credential that this client stored."""
+        with self._asked(server, request) as talk:
+            talk.agreed()
+
+    @contextmanager
+    def _asked(self, server: Server, request: Request, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Conversation]:
+        """Connect, greet, send the request; inside, the answers are taken."""
+        wire = request.encode()
+        clock = self.limits.clock
+        deadline = clock() + self.limits.timeout_s
+        with open_channel(server, self.credential, self.watch, deadline=deadline, limits=self.limits, meanwhile=meanwhile) as channel:
+            talk = Conversation(channel, request.secret)
+            talk.greet(min(deadline, clock() + FIRST_BYTE_WAIT_S))
+            with talk.asking():
+                talk.send(wire)
+                yield talk
 
 
 def new_key(kind: KeyKind) -> ProxyKey:
@@ -75,73 +124,6 @@ def new_key(kind: KeyKind) -> ProxyKey:
     if kind is KeyKind.P_256:
         return ec.generate_private_key(ec.SECP256R1())
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def _greet(channel: Channel, stream: ReplyStream, deadline: float) -> None:
-    """Exchange the GSI bytes; under TLS 1.3 take the server's first, before which its verdict on our certificate comes.
-
-    That keeps the token unspent if the server rejects the certificate, and shows why: a byte sent to a server that has
-    already closed would make the kernel throw the alert away. A server that stays silent is asked all the same.
-    """
-    try:
-        if channel.tls.version() == "TLSv1.3":
-            _take_first_byte(channel, stream, deadline)
-        channel.send(GSI_NO_DELEGATION)
-    except OSError as error:
-        raise not_sent(error) from error
-    except ProtocolError as error:
-        raise ServerUnreachableError("server-broken", str(error), "look at the server's log and version") from error
-
-
-def _take_first_byte(channel: Channel, stream: ReplyStream, deadline: float) -> None:
-    try:
-        _more(channel, stream, deadline)
-    except TimeoutError:
-        return
-
-
-def _exchange(channel: Channel, stream: ReplyStream, wire: bytes, secret: str, key: ProxyKey) -> Secret[bytes]:
-    """Everything from the first byte of the request on: from here a one-time token counts as consumed."""
-    try:
-        channel.send(wire)
-        _expect_good(_next_reply(channel, stream), secret)
-        channel.send(_signing_request(key))
-        chain = _next_chain(channel, stream)
-        if isinstance(chain, Reply):
-            _expect_good(chain, secret)
-            msg = "the server said yes where the certificates were due"
-            raise ProtocolError(msg)
-        # The closing "good" that follows says nothing new; the certificates are what is verified.
-        return _assemble(chain, key)
-    except ProtocolError as error:
-        raise broken(error) from error
-    except OSError as error:
-        raise lost(error) from error
-
-
-def _next_reply(channel: Channel, stream: ReplyStream) -> Reply:
-    while (reply := stream.reply()) is None:
-        _more(channel, stream)
-    return reply
-
-
-def _next_chain(channel: Channel, stream: ReplyStream) -> tuple[bytes, ...] | Reply:
-    while (chain := stream.chain_or_reply()) is None:
-        _more(channel, stream)
-    return chain
-
-
-def _more(channel: Channel, stream: ReplyStream, deadline: float | None = None) -> None:
-    data = channel.receive(deadline)
-    if not data:
-        msg = "the server closed the connection"
-        raise ConnectionResetError(msg)
-    stream.feed(data)
-
-
-def _expect_good(reply: Reply, secret: str) -> None:
-    if not reply.good:
-        raise RefusedError(judge(reply.status, reply.errors), shown(reply.errors, secret))
 
 
 def _signing_request(key: ProxyKey) -> bytes:

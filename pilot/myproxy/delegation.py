@@ -63,7 +63,9 @@ def issuer_of(pem: bytes) -> Issuer:
     return Issuer(certificates[0], key, tuple(certificates[1:]))
 
 
-def delegate(issuer: Issuer, request: bytes, *, now: datetime, lifetime: timedelta, serial: int, limited: bool = False) -> tuple[bytes, ...]:
+def delegate(
+    issuer: Issuer, request: bytes, *, now: datetime, lifetime: timedelta, serial: int, limited: bool = False
+) -> tuple[bytes, ...]:
     """Sign a proxy for the key of a PKCS#10 request (RFC 2986); returns the chain as DER, the new proxy first.
 
     Args:

@@ -13,7 +13,7 @@ from cryptography import x509
 from pilot.credentials.names import oneline
 from pilot.model import PilotCredential
 from pilot.myproxy.channel import Channel
-from pilot.myproxy.failures import LocalSetupError, not_sent, untrusted
+from pilot.myproxy.failures import local, not_sent, untrusted
 from pilot.ports import Watch
 from pilot.tls import EndpointTrust, TlsSetupError, TlsUntrusted, check_server_chain, client_context
 
@@ -40,7 +40,7 @@ class Limits:
     connect_timeout_s: float = 10.0
     """For each address of the server."""
     timeout_s: float = 30.0
-    """For the whole retrieval."""
+    """For the whole request with its answer."""
     clock: Callable[[], float] = field(default=time.monotonic)
 
 
@@ -54,7 +54,7 @@ def open_channel(
         meanwhile: work to do while the server computes its side of the handshake; called at least once, safe to repeat.
 
     Raises:
-        ServerUnreachableError, ServerUntrustedError, PilotUnwelcomeError, LocalSetupError, and what `Watch.wait` raises.
+        ServerUnreachableError, ServerUntrustedError, ClientUnwelcomeError, LocalSetupError, and what `Watch.wait` raises.
     """
     mismatch: ssl.SSLCertVerificationError | None = None
     for name in server_names(server.host):
@@ -96,7 +96,7 @@ def _context(trust: EndpointTrust, credential: PilotCredential) -> ssl.SSLContex
     try:
         context = client_context(trust, credential)
     except TlsSetupError as error:
-        raise LocalSetupError("tls-setup", str(error), "check the CA directory and the pilot's proxy") from error
+        raise local(str(error)) from error
     context.hostname_checks_common_name = True  # only where no dNSName is present; see server_names
     return context
 

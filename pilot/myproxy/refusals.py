@@ -1,6 +1,7 @@
 """The meaning of a MyProxy server's refusals: what is wrong, who can mend it, whether asking again may help.
 
-The texts are those of myproxy-server 6.2.14 (measured). A text nobody foresaw is an `unknown` refusal, never a retry.
+The texts are those of myproxy-server 6.2.14 (measured); the first phrase that a text holds decides. A text nobody foresaw is
+an `unknown` refusal, never a retry.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class Refusal:
     remedy: str
     fixer: Fixer
     another_token_helps: bool = False
-    """True if the same request with a fresh token may be granted; the same token is never shown twice."""
+    """True if the same request with a fresh token may be granted at once; the same token is never shown twice."""
+    later_helps: bool = False
+    """True if it may pass without anybody changing the payload, its owner's credential or the pilot."""
 
 
 _KNOWN: tuple[tuple[str, Refusal], ...] = (
@@ -53,6 +56,7 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
             sentence="the server could not check the one-time token",
             remedy="ask the administrators of the MyProxy server to look at its PAM configuration and log",
             fixer=Fixer.VO,
+            later_helps=True,
         ),
     ),
     (
@@ -62,6 +66,60 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
             sentence="no credential is stored under this username and credential name",
             remedy="the owner must store one (myproxy-init -d -n) with this credential name",
             fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "no credentials found for user",
+        Refusal(
+            reason="nothing-stored",
+            sentence="this client stored no credential under this username",
+            remedy="use the proxy of who stored it, or store one",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "Credentials do not exist",
+        Refusal(
+            reason="nothing-stored",
+            sentence="no credential is stored under this username and credential name",
+            remedy="look with 'pilot myproxy info' which there are",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "Credentials not owned by",
+        Refusal(
+            reason="not-the-owner",
+            sentence="the stored credential belongs to somebody else",
+            remedy="use the proxy of who stored it",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "they are not owned by",
+        Refusal(
+            reason="not-the-owner",
+            sentence="somebody else has stored a credential under this username and credential name",
+            remedy="choose another credential name, or ask the administrators of the MyProxy server to remove it",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "by credential's authorized_retrievers",
+        Refusal(
+            reason="owner-forbids",
+            sentence="the owner stored the credential for other retrievers than this one",
+            remedy="the owner must store it again with a pattern that admits the pilot (myproxy-init -r), or without one",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "accepted_credentials",
+        Refusal(
+            reason="store-not-authorised",
+            sentence="the server does not store credentials of this subject",
+            remedy="add the subject to accepted_credentials of the server",
+            fixer=Fixer.VO,
         ),
     ),
     (
@@ -92,6 +150,15 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
         ),
     ),
     (
+        "path length constraint exceeded",
+        Refusal(
+            reason="stored-not-delegable",
+            sentence="the stored credential is a proxy from which no further one may be made",
+            remedy="the owner must store a proxy without a path length limit",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
         "key usage does not include",
         Refusal(
             reason="stored-unusable",
@@ -101,11 +168,48 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
         ),
     ),
     (
+        "X509_verify_cert() failed",
+        Refusal(
+            reason="stored-untrusted",
+            sentence="the server cannot verify the stored credential",
+            remedy="ask the administrators of the MyProxy server to look at its CA directory and revocation lists",
+            fixer=Fixer.VO,
+            later_helps=True,
+        ),
+    ),
+    (
+        "Bad password",
+        Refusal(
+            reason="passphrase-wrong",
+            sentence="the stored credential is encrypted, and what was shown is not its passphrase",
+            remedy="give the right passphrase; for one-time tokens the owner must store it without one (myproxy-init -d -n)",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "Error reading private key",
+        Refusal(
+            reason="stored-damaged",
+            sentence="the stored credential is damaged",
+            remedy="the owner must store it again (myproxy-init -d -n)",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
         "invalid credential passphrase",
         Refusal(
             reason="stored-encrypted",
-            sentence="the stored credential is encrypted with a passphrase, or damaged",
-            remedy="the owner must store it without a passphrase (myproxy-init -d -n)",
+            sentence="the stored credential is encrypted and no passphrase was shown, or it is damaged",
+            remedy="the owner must store it without a passphrase (myproxy-init -d -n), or tell the passphrase",
+            fixer=Fixer.OWNER,
+        ),
+    ),
+    (
+        "Pass phrase too short",
+        Refusal(
+            reason="passphrase-too-short",
+            sentence="the server does not take so short a passphrase",
+            remedy="choose a longer one, or none where one-time tokens are used",
             fixer=Fixer.OWNER,
         ),
     ),
@@ -113,7 +217,7 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
         "no passphrase",
         Refusal(
             reason="pilot-not-trusted",
-            sentence="the server gives nothing without a passphrase, and this payload came without a token",
+            sentence="the server gives nothing without a passphrase, and none was shown",
             remedy="make the dispatcher issue one-time tokens, or list the pilot in trusted_retrievers of the server",
             fixer=Fixer.VO,
         ),
@@ -132,8 +236,8 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
         "authentication failed",
         Refusal(
             reason="authentication-failed",
-            sentence="the server does not accept how the pilot authenticates",
-            remedy="see the server's log for the reason",
+            sentence="the server does not accept the passphrase, or how the client authenticates",
+            remedy="give the right passphrase, or see the server's log for the reason",
             fixer=Fixer.VO,
         ),
     ),
@@ -153,6 +257,24 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
             sentence="the server could not read the request",
             remedy="report this as a fault of the pilot",
             fixer=Fixer.PILOT,
+        ),
+    ),
+    (
+        "Invalid version number",
+        Refusal(
+            reason="version-refused",
+            sentence="the server speaks another version of the protocol",
+            remedy="use a MyProxy server of version 6 or newer",
+            fixer=Fixer.VO,
+        ),
+    ),
+    (
+        "UNKNOWN command",
+        Refusal(
+            reason="command-unknown",
+            sentence="the server does not know the command",
+            remedy="use a MyProxy server of version 6 or newer",
+            fixer=Fixer.VO,
         ),
     ),
 )

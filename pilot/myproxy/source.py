@@ -11,27 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-from pilot.credentials.pem import blocks
 from pilot.errors import (
     CredentialUnavailableError,
     DispatcherProtocolError,
     DispatcherRefusedError,
     DispatcherUnreachableError,
     DispatcherUntrustedError,
-    Fixer,
     PayloadInvalidError,
 )
 from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotCredential, PilotIdentity, Secret, TokenBinding
 from pilot.myproxy.client import Client, KeyKind
-from pilot.myproxy.failures import AnswerLostError, RefusedError, RetrievalError, ServerUnreachableError
+from pilot.myproxy.commands import GetRequest, UnsafeValueError
+from pilot.myproxy.delegation import DelegationError, issuer_of
+from pilot.myproxy.failures import AnswerLostError, RefusedError, RequestError, ServerUnreachableError
 from pilot.myproxy.opening import Limits, Server
-from pilot.myproxy.protocol import GetRequest, UnsafeValueError
-from pilot.myproxy.refusals import Refusal
 from pilot.myproxy.token import TokenError, bound_passphrase, plain_passphrase
+from pilot.myproxy.unavailable import unavailable
 from pilot.ports import Watch
 from pilot.tls import EndpointTrust
 
@@ -41,18 +36,6 @@ Accept = Callable[[bytes, str, PilotIdentity], OwnerCredential]
 """Verifies PEM against an owner string: `credentials.owner.accept_owner_proxy` with the site's trust and the time filled in."""
 
 _SERVER = re.compile(r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
-
-
-class OwnerActionError(CredentialUnavailableError):
-    """Only the owner can mend it: nothing stored, or what is stored cannot be used."""
-
-    fixer = Fixer.OWNER
-
-
-class MyProxyDownError(CredentialUnavailableError):
-    """The MyProxy server does not answer; later it may."""
-
-    transient = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +71,35 @@ class MyProxySource:
 
     def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
         """Fetch and verify the owner's proxy; raises as `ports.CredentialSource` says."""
-        client = Client(credential=pilot.credential, watch=watch, limits=self.options.limits, key_kind=self.options.key_kind)
         ticket, renewable = self._first_ticket(payload)
+        return self._fetch(payload, pilot, watch, ticket, renewable=renewable)
+
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
+        """Fetch and verify a fresh proxy for a payload that runs, with a further token; raises as `ports.CredentialSource` says."""
+        ticket = payload.ticket
+        if ticket is None or ticket.token is not None or self.options.require_token:
+            ticket = self.renew_token(payload)
+        if ticket is None or self._stale(ticket):
+            raise CredentialUnavailableError(
+                f"cannot renew the owner's proxy of payload {payload.id}: the dispatcher gives no further one-time token; "
+                "it must offer myproxyTokenRenewal",
+                reason="no-renewal",
+            )
+        return self._fetch(payload, pilot, watch, ticket, renewable=False)
+
+    def _fetch(
+        self, payload: Payload, pilot: PilotIdentity, watch: Watch, ticket: MyProxyTicket, *, renewable: bool
+    ) -> OwnerCredential:
+        client = Client(credential=pilot.credential, watch=watch, limits=self.options.limits, key_kind=self.options.key_kind)
         while True:
             server = self._server(ticket)
             request = self._request(ticket, payload, pilot.credential)
             try:
                 pem = _patiently(lambda s=server, r=request: client.retrieve(s, r), watch, self.options)  # type: ignore[misc]
-            except RetrievalError as error:
+            except RequestError as error:
                 further = self._further_ticket(payload) if renewable and _worth_a_token(error) else None
                 if further is None:
-                    raise _unavailable(ticket, error) from error
+                    raise unavailable(f"get the proxy of {ticket.username} from MyProxy server {ticket.server}", error) from error
                 ticket, renewable = further, False
             except UnsafeValueError as error:
                 raise _invalid(payload, f"cannot ask MyProxy for the owner's proxy of payload {payload.id}: {error}") from error
@@ -161,7 +162,12 @@ class MyProxySource:
             return Secret("")
         if ticket.binding is TokenBinding.NONE:
             return plain_passphrase(ticket.token)
-        return bound_passphrase(ticket.token, payload.id, payload.attempt, ticket.username, private_key(credential))
+        try:
+            key = issuer_of(credential.pem.reveal()).key
+        except DelegationError:
+            msg = "the pilot's proxy has no private key that can be read"
+            raise TokenError(msg) from None
+        return bound_passphrase(ticket.token, payload.id, payload.attempt, ticket.username, key)
 
 
 def parse_server(text: str) -> tuple[str, int]:
@@ -176,21 +182,6 @@ def parse_server(text: str) -> tuple[str, int]:
         msg = "not host:port"
         raise ValueError(msg)
     return match["host"].strip("[]").lower(), int(match["port"] or DEFAULT_PORT)
-
-
-def private_key(credential: PilotCredential) -> PrivateKeyTypes:
-    """Take the private key out of a loaded proxy.
-
-    Raises:
-        TokenError: there is none, or it cannot be read.
-    """
-    try:
-        (der,) = [der for label, der in blocks(credential.pem.reveal()) if label.endswith(b"PRIVATE KEY")]
-        # That key and certificate belong together was verified when the proxy was admitted; checking RSA primes again costs 30 ms.
-        return load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        msg = "the pilot's proxy has no private key that can be read"
-        raise TokenError(msg) from None  # the parser's words may quote the key file
 
 
 def _patiently(ask: Callable[[], Secret[bytes]], watch: Watch, options: MyProxyOptions) -> Secret[bytes]:
@@ -216,19 +207,8 @@ def _patiently(ask: Callable[[], Secret[bytes]], watch: Watch, options: MyProxyO
     return again(ask)
 
 
-def _worth_a_token(error: RetrievalError) -> bool:
+def _worth_a_token(error: RequestError) -> bool:
     return isinstance(error, AnswerLostError) or (isinstance(error, RefusedError) and error.refusal.another_token_helps)
-
-
-def _unavailable(ticket: MyProxyTicket, error: RetrievalError) -> CredentialUnavailableError:
-    kind: type[CredentialUnavailableError] = CredentialUnavailableError
-    if isinstance(error, ServerUnreachableError | AnswerLostError):
-        kind = MyProxyDownError
-    refusal: Refusal | None = error.refusal if isinstance(error, RefusedError) else None
-    if refusal is not None and refusal.fixer is Fixer.OWNER:
-        kind = OwnerActionError
-    message = f"cannot get the proxy of {ticket.username} from MyProxy server {ticket.server}: {error.sentence}; {error.remedy}"
-    return kind(message, reason=error.reason)
 
 
 def _refused_server(server: str, why: str, reason: str) -> CredentialUnavailableError:

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pilot.credentials.authority import Judge
-from pilot.credentials.chain import check_proxies, is_proxy
+from pilot.credentials.chain import check_proxies
+from pilot.credentials.kinds import proxy_kind
 from pilot.credentials.names import oneline
 from pilot.credentials.trust import DirectoryTrust
 from pilot.credentials.values import Findings
@@ -47,7 +48,7 @@ def identify(chain: tuple[x509.Certificate, ...], cert_dir: Path, voms_dir: Path
     if not chain:
         return Peer()
     key = chain[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if not is_proxy(chain[0]):
+    if proxy_kind(chain[0]) is None:
         return Peer(dn=oneline(chain[0].subject), public_key=key)
     trust = DirectoryTrust(cert_dir, voms_dir)
     now = datetime.now(UTC)

@@ -167,6 +167,6 @@ class Grid:
             "owners": list(self.owners),
         }
 
-    def write_facts(self) -> Path:
-        """Leave `facts` in the testbed's directory."""
-        return write_private(self.directory / "testbed.json", json.dumps(self.facts(), indent=1).encode())
+    def write_facts(self, **further: object) -> Path:
+        """Leave `facts`, with some further ones, in the testbed's directory."""
+        return write_private(self.directory / "testbed.json", json.dumps(self.facts() | further, indent=1).encode())

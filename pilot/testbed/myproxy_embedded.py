@@ -1,31 +1,33 @@
 """A small MyProxy server inside this process, for machines without the real one.
 
 It speaks what myproxy-server 6.2.14 was measured to speak: GSI's byte, the NUL under TLS 1.3, unframed certificates, the
-texts of its refusals. It keeps credentials in memory, answers only GET, and asks `redeem` about every passphrase.
+texts of its refusals. It keeps credentials in memory, answers GET, PUT, INFO, DESTROY, and asks `redeem` about every token.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import ssl
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from pilot.credentials.pem import blocks
-from pilot.myproxy.commands import GetRequest, parse_request as parse_get
-from pilot.myproxy.protocol import ProtocolError, Reply, der_length, encode_chain, encode_reply
-from pilot.testbed.dispatcher_peer import identify
+from pilot.myproxy.commands import DestroyRequest, GetRequest, InfoRequest, PutRequest, Request, parse_request
+from pilot.myproxy.delegation import Issuer, delegate
+from pilot.myproxy.protocol import MAX_CERTIFICATES, ProtocolError, Reply, der_length, encode_chain, encode_reply
+from pilot.testbed.dispatcher_peer import Peer, identify
 from pilot.testbed.dispatcher_tls import client_chain, server_context
-from pilot.testbed.myproxy_delegation import delegate
-from pilot.testbed.myproxy_policy import Retrievers
-from pilot.testbed.pki import Credential
+from pilot.testbed.myproxy_policy import ServerRules
+from pilot.testbed.myproxy_vault import GOOD, Entry, Vault, credential_from_pem, no
+from pilot.testbed.pki import Credential, new_key
 
 MAX_REQUEST_BYTES = 64 * 1024
 CONNECTION_TIMEOUT_S = 30.0
@@ -56,7 +58,8 @@ class EmbeddedMyProxy:
     Args:
         credential: host certificate and key.
         cert_dir: CA directory by which clients are verified, CRLs of the whole chain included. voms_dir: for their attributes.
-        redeem: called with username and passphrase once per request that got so far; True consumes the token.
+        redeem: called with username and passphrase once per retrieval that got so far; True consumes the token.
+        rules: who may retrieve, how. tls: the only version of TLS to speak; None: 1.2 or newer.
         port: 0: any free one.
     """
 
@@ -67,19 +70,19 @@ class EmbeddedMyProxy:
         voms_dir: Path,
         *,
         redeem: Callable[[str, str], bool],
-        retrievers: Retrievers | None = None,
+        rules: ServerRules | None = None,
+        tls: ssl.TLSVersion | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.fault: Fault | None = None
         self.substitute: Credential | None = None
-        self._redeem = redeem
-        self._retrievers = retrievers or Retrievers()
+        self._vault = Vault(rules or ServerRules(), redeem)
+        self._tls = tls
         self._credential = credential
         self._cert_dir = cert_dir
         self._voms_dir = voms_dir
         self._place = (host, port)
-        self._stored: dict[tuple[str, str], Credential] = {}
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -119,9 +122,9 @@ class EmbeddedMyProxy:
         if self._listener is not None:
             self._listener.close()
 
-    def deposit(self, username: str, credential_pem: bytes, credname: str = "") -> None:
-        """Store a credential: proxy (or certificate), unencrypted key, chain."""
-        self._stored[username, credname] = credential_from_pem(credential_pem)
+    def deposit(self, username: str, credential_pem: bytes, credname: str = "", *, lock_message: str = "") -> None:
+        """Store a credential: proxy (or certificate), unencrypted key, chain; locked if there is a message."""
+        self._vault.deposit(username, credential_from_pem(credential_pem), credname, lock_message=lock_message)
 
     def _spawn(self, work: Callable[[socket.socket], None], connection: socket.socket) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -161,6 +164,8 @@ class EmbeddedMyProxy:
     def _converse(self, connection: socket.socket) -> None:
         # A context remembers revocation lists it has read; the real server is a new process for each connection.
         context = server_context(self._credential, self._cert_dir, client_needed=True)
+        if self._tls is not None:
+            context.minimum_version = context.maximum_version = self._tls
         # A duplicate goes into the TLS socket, so that `stop` can still reach the connection through ours.
         with context.wrap_socket(connection.dup(), server_side=True) as tls:
             if tls.version() == "TLSv1.3":
@@ -169,35 +174,41 @@ class EmbeddedMyProxy:
             if received.exactly(1) != b"0":
                 return
             try:
-                request = parse_get(received.message())
+                request = parse_request(received.message())
             except ProtocolError as error:
-                tls.sendall(encode_reply(Reply(status=1, errors=(str(error),))))
+                tls.sendall(encode_reply(no(str(error))))
                 return
-            source, limited = self._decide(request, tls)
-            if isinstance(source, Reply):
-                tls.sendall(encode_reply(source))
-            elif not self._misbehave(tls, connection):
-                tls.sendall(encode_reply(Reply(status=0)))
-                self._hand_out(source, request, received, limited=limited)
+            peer = identify(client_chain(tls), self._cert_dir, self._voms_dir)
+            if peer is None or not request.username:
+                tls.sendall(encode_reply(no("authentication failed" if peer is None else "Invalid username received.")))
+                return
+            self._work(request, peer, received, connection)
 
-    def _decide(self, request: GetRequest, tls: ssl.SSLSocket) -> tuple[Credential | Reply, bool]:
-        """Say which credential to delegate from, or why none: in the real server's order, policy before token."""
-        peer = identify(client_chain(tls), self._cert_dir, self._voms_dir)
-        if peer is None:
-            return _no("authentication failed"), False
-        if not request.username:
-            return _no("Invalid username received."), False
-        if not self._retrievers.admits(peer.dn, peer.fqans):
-            policies = ("trusted_retrievers", "authorized_retrievers", "authorized_renewers")
-            return _no(*(f'"{peer.dn}" not authorized by server\'s {policy} policy' for policy in policies)), False
-        stored = self._stored.get((request.username, request.credname))
-        if stored is None:
-            return _no(_nothing_stored(request)), False
-        if not self._redeem(request.username, request.passphrase.reveal()):
-            return _no("invalid password"), False
-        if self.fault is Fault.SUBSTITUTE and self.substitute is not None:
-            stored = self.substitute
-        return stored, peer.limited
+    def _work(self, request: Request, peer: Peer, received: _Incoming, connection: socket.socket) -> None:
+        tls = received.tls
+        match request:
+            case GetRequest():
+                entry = self._vault.retrieve(request, peer)
+                if isinstance(entry, Reply):
+                    tls.sendall(encode_reply(entry))
+                elif not self._misbehave(tls, connection):
+                    tls.sendall(encode_reply(GOOD))
+                    self._hand_out(entry, request, received, limited=peer.limited)
+            case PutRequest():
+                allowed = self._vault.may_store(request, peer)
+                tls.sendall(encode_reply(allowed))
+                if allowed.good and not self._misbehave(tls, connection):
+                    tls.sendall(encode_reply(self._take_in(request, peer, received)))
+            case InfoRequest():
+                reply = self._vault.info(request, peer)
+                if not self._misbehave(tls, connection):
+                    tls.sendall(encode_reply(reply))
+            case DestroyRequest():
+                reply = self._vault.destroy(request, peer)
+                if not self._misbehave(tls, connection):
+                    tls.sendall(encode_reply(reply))
+            case _:
+                tls.sendall(encode_reply(no("UNKNOWN command in request.")))
 
     def _misbehave(self, tls: ssl.SSLSocket, connection: socket.socket) -> bool:
         if self.fault is Fault.HANG_AFTER_REQUEST:
@@ -206,15 +217,36 @@ class EmbeddedMyProxy:
             tls.sendall(b"<html>this is not MyProxy</html>\0")
         return self.fault in (Fault.HANG_AFTER_REQUEST, Fault.GARBAGE, Fault.CLOSE_AFTER_REQUEST)
 
-    def _hand_out(self, issuer: Credential, request: GetRequest, received: _Incoming, *, limited: bool) -> None:
+    def _hand_out(self, entry: Entry, request: GetRequest, received: _Incoming, *, limited: bool) -> None:
+        from_whom = self.substitute if self.fault is Fault.SUBSTITUTE and self.substitute is not None else entry.credential
+        issuer = Issuer(from_whom.cert, from_whom.key, from_whom.chain)
+        lifetime = timedelta(seconds=min(request.lifetime_s or entry.lifetime_s, entry.lifetime_s))
         try:
-            chain = delegate(issuer, received.der(), request.lifetime_s, limited=limited)
+            chain = delegate(
+                issuer, received.der(), now=datetime.now(UTC), lifetime=lifetime, serial=secrets.randbits(31) + 1, limited=limited
+            )
         except (ValueError, ProtocolError):
-            received.tls.sendall(encode_reply(_no("Unable to delegate credentials.")))
+            received.tls.sendall(encode_reply(no("Unable to delegate credentials.")))
             return
         if self.fault is Fault.WRONG_KEY:
             chain = chain[1:]
-        received.tls.sendall(encode_chain(chain) + encode_reply(Reply(status=0)))
+        received.tls.sendall(encode_chain(chain) + encode_reply(GOOD))
+
+    def _take_in(self, request: PutRequest, peer: Peer, received: _Incoming) -> Reply:
+        """Make a key, let the client sign for it, store both."""
+        key = new_key()
+        asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+        received.tls.sendall(asked.public_bytes(Encoding.DER))
+        count = received.exactly(1)[0]
+        if not 1 <= count <= MAX_CERTIFICATES:
+            return no("Failed to accept credentials.")
+        try:
+            leaf, *chain = (x509.load_der_x509_certificate(received.der()) for _ in range(count))
+        except ValueError:
+            return no("Failed to accept credentials.")
+        if leaf.public_key() != key.public_key():
+            return no("Failed to accept credentials.")
+        return self._vault.keep(request, peer, Credential(leaf, key, tuple(chain)))
 
 
 class _Incoming:
@@ -255,30 +287,8 @@ class _Incoming:
             raise ProtocolError(msg)
 
 
-def credential_from_pem(pem: bytes) -> Credential:
-    """Read certificate, key and chain from a proxy file's bytes. Raises ValueError."""
-    found = blocks(pem)
-    certificates = [x509.load_der_x509_certificate(der) for label, der in found if label == b"CERTIFICATE"]
-    keys = [load_der_private_key(der, password=None) for label, der in found if label.endswith(b"PRIVATE KEY")]
-    key = keys[0] if len(keys) == 1 else None
-    if not certificates or not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        msg = "the credential has no certificate, or not one key that is RSA or elliptic-curve"
-        raise ValueError(msg)
-    return Credential(certificates[0], key, tuple(certificates[1:]))
-
-
 def _hang(connection: socket.socket) -> None:
     """Stay silent until the client closes or the server stops."""
     connection.settimeout(None)
     while connection.recv(4096):
         pass
-
-
-def _nothing_stored(request: GetRequest) -> str:
-    if request.credname:
-        return f'No credentials exist with username "{request.username}" and credential name "{request.credname}".'
-    return f'No credentials exist for username "{request.username}".'
-
-
-def _no(*errors: str) -> Reply:
-    return Reply(status=1, errors=errors)

@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 
 import pilot
-from pilot.testbed.myproxy_embedded import credential_from_pem
 from pilot.testbed.myproxy_policy import PAM_SERVICE, ServerRules
+from pilot.testbed.myproxy_vault import credential_from_pem
 from pilot.testbed.pki import Credential, write_private
 
 SERVER_PLACES = ("/usr/sbin/myproxy-server", "/usr/local/sbin/myproxy-server", "/usr/bin/myproxy-server")

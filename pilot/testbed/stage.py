@@ -9,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
+from pilot.errors import SandboxError
 from pilot.testbed import namespace
 from pilot.testbed.demo import play, say
+from pilot.testbed.grid import Grid, GridOptions
 from pilot.testbed.scene import OWNERS, Scene
 from pilot.testbed.software import SoftwareError, deploy
 
@@ -25,7 +28,7 @@ def play_here(*, switched: bool) -> int:
     """Play the demonstration as well as this machine allows; returns its exit code."""
     obstacle = namespace.available() if switched else "asked for with --unswitched"
     if obstacle is None:
-        return _play_switched()
+        _go_inside("demo", [])
     if os.geteuid() == 0:
         return _play_as_nobody(obstacle)
     wrapper = _wrapper()
@@ -48,45 +51,83 @@ def _wrapper() -> Path | None:
     return None
 
 
-def _play_switched() -> int:
-    """Go on in a private namespace: this process becomes its guardian, with it everything ends."""
-    ours = [Path(sys.prefix).resolve(), Path(__file__).resolve(), Path(sys.executable).resolve()]
+def _go_inside(verb: str, arguments: list[str]) -> NoReturn:
+    """Become the guardian of a private namespace in which `pilot testbed VERB --inside PLACE` runs."""
+    ours = [Path(sys.prefix).resolve(), Path(__file__).resolve(), Path(sys.executable).resolve(), Path.cwd()]
     place = next(place for place in PLACES if Path(place).is_dir() and not any(own.is_relative_to(place) for own in ours))
-    argv = [sys.executable, "-I", "-m", "pilot", "testbed", "demo", "--inside", place]
+    argv = [sys.executable, "-I", "-m", "pilot", "testbed", verb, "--inside", place, *arguments]
     command = namespace.command(argv, directory=place)
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 
 def play_inside(place: Path) -> int:
-    """Play in the namespace that `_play_switched` made; `place` is its tmpfs."""
+    """Play in the namespace that `_go_inside` made; `place` is its tmpfs."""
+    say("Root: a private namespace has three accounts (the pilot's, two owners'); the host gets none of them.")
+    scene = _furnish(place)
+    return 75 if scene is None else play(scene)
+
+
+def _furnish(place: Path) -> Scene | None:
+    """Put software and gLExec into a namespace; None, told, if that is impossible."""
     from pilot.testbed.glexec import GlexecBuildError, build_glexec
 
-    say("Root: a private namespace has three accounts (the pilot's, two owners'); the host gets none of them.")
+    base = place / "scene"
     try:
         python = deploy(place / "software")
-        software = python.parent.parent
-        accounts = OWNERS
         glexec = build_glexec(
             place / "glexec",
             caller_uid=pwd.getpwnam(PILOT).pw_uid,
-            accounts=accounts,
-            ca_dir=place / "scene" / "grid" / "grid-security" / "certificates",
+            accounts=OWNERS,
+            ca_dir=base / "grid" / "grid-security" / "certificates",
         )
     except (SoftwareError, GlexecBuildError) as trouble:
         say(str(trouble))
-        return 75
-    base = place / "scene"
+        return None
     base.mkdir(mode=0o755)
-    scene = Scene(
+    return Scene(
         base=base,
         python=python,
-        wrapper=software / "wrappers" / "pilot-wrapper.sh",
+        wrapper=python.parent.parent / "wrappers" / "pilot-wrapper.sh",
         pilot_account=PILOT,
-        accounts=accounts,
+        accounts=OWNERS,
         glexec=str(glexec.path),
     )
-    return play(scene)
+
+
+def run_here(command: list[str]) -> int:
+    """Run a command beside a testbed with three accounts with gLExec; root only.
+
+    Raises:
+        SandboxError: the machine forbids private namespaces.
+    """
+    obstacle = namespace.available()
+    if obstacle is not None:
+        raise SandboxError(f"cannot make a private namespace for the testbed: {obstacle}; as root on a machine that allows them it works")
+    _go_inside("exec", ["--", *command])
+
+
+def run_inside(place: Path, command: list[str]) -> int:
+    """Run the command in the namespace, with the testbed's facts in the file that ``PILOT_TESTBED`` names; returns its exit code."""
+    scene = _furnish(place)
+    if scene is None:
+        return 75
+    scene.prepare()
+    with Grid(scene.base / "grid", GridOptions(settings=scene.settings)) as grid:
+        scene.give_to_pilot(grid.pilot_proxy)
+        facts = grid.write_facts(
+            accounts=scene.accounts,
+            pilot_account=scene.pilot_account,
+            glexec=scene.glexec,
+            python=str(scene.python),
+            wrapper=str(scene.wrapper),
+            scratch=str(scene.scratch),
+        )
+        try:
+            return subprocess.run(command, env={**os.environ, "PILOT_TESTBED": str(facts)}, check=False).returncode
+        except OSError as refused:
+            say(f"cannot execute {command[0]}: {refused.strerror}")
+            return 127
 
 
 def _play_as_nobody(obstacle: str) -> int:

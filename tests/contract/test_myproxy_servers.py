@@ -16,7 +16,8 @@ from pilot.credentials.verify import verify_proxy
 from pilot.errors import CredentialUnavailableError, OwnerMismatchError, PayloadKilledError
 from pilot.model import PilotIdentity, Secret, TokenBinding
 from pilot.myproxy.client import KeyKind
-from pilot.myproxy.source import MyProxyOptions, MyProxySource, OwnerActionError
+from pilot.myproxy.source import MyProxyOptions, MyProxySource
+from pilot.myproxy.unavailable import OwnerActionError
 from pilot.testbed.myproxy_embedded import EmbeddedMyProxy
 from pilot.testbed.myproxy_real import RealMyProxy
 from pilot.testbed.pki import ALICE_DN, BOB_DN, make_proxy
@@ -162,7 +163,7 @@ class TestRefusals:
         world.authority.revoke(stranger)
         token = stage.redeemer.mint(ALICE_DN)
         before = len(stage.redeemer.asked)
-        assert stage.refused(ALICE_DN, token, pilot=replace(world.pilot, credential=credential)) == "pilot-certificate-refused"
+        assert stage.refused(ALICE_DN, token, pilot=replace(world.pilot, credential=credential)) == "certificate-revoked"
         assert len(stage.redeemer.asked) == before
 
 

@@ -21,7 +21,8 @@ from pilot.errors import (
 from pilot.model import MyProxyTicket, Payload
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits
-from pilot.myproxy.source import MyProxyDownError, MyProxyOptions, MyProxySource
+from pilot.myproxy.source import MyProxyOptions, MyProxySource
+from pilot.myproxy.unavailable import MyProxyDownError
 from pilot.testbed.myproxy_embedded import EmbeddedMyProxy, Fault
 from pilot.testbed.pki import ALICE_DN, BOB_DN, Authority, Credential, ExtendedKeyUsageOID, name_of
 from tests.support.myproxy_support import LoopWatch, Redeemer, World, closed_port, make_world, payload, silent_listener, ticket

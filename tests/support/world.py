@@ -44,6 +44,7 @@ from pilot.watch import stop_error
 
 OWNER = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
 TOO_MANY_WAITS = 2_000
+RUN_S = 10.0
 POLICY = FlightPolicy(
     grace_s=30.0, signal_grace_s=5.0, reserve_s=10.0, sample_s=60.0, staging_timeout_s=600.0, output_cap_bytes=1000, report_retries=3
 )
@@ -212,13 +213,17 @@ class WorldAccount:
     def start(self, command: Command) -> None:
         self._request("account.start")
         self._world.commands.append(command)
-        if self._world.end is not None:
+        if self._world.end is not None and isinstance(self._world.watch, WorldWatch):
+            code, number = self._world.end
+            self._world.watch.after(RUN_S, lambda: self.payload_ends(code, number))
+        elif self._world.end is not None:
             self.payload_ends(*self._world.end)
 
     def payload_ends(self, exit_code: int | None, signal: int | None) -> None:
         if self._end is None:
             self._end = (exit_code, signal)
-            self._world.watch.readable.add(self._fd)
+            if isinstance(self._world.watch, WorldWatch):
+                self._world.watch.readable.add(self._fd)
             os.eventfd_write(self._fd, 1)
 
     def ended(self) -> tuple[int | None, int | None] | None:
@@ -254,7 +259,8 @@ class WorldAccount:
         return _moved("log", url)
 
     def close(self) -> None:
-        self._world.watch.readable.discard(self._fd)
+        if isinstance(self._world.watch, WorldWatch):
+            self._world.watch.readable.discard(self._fd)
         os.close(self._fd)
         self._world.call("account.close")
 
@@ -280,7 +286,7 @@ class World:
         self.flight_logs: list[bytes] = []
         self.log_timeouts: list[float] = []
         self.end: tuple[int | None, int | None] | None = (0, None)
-        """How payloads end at once; None: they run until signalled."""
+        """How payloads end after `RUN_S`; None: they run until signalled."""
         self.heeds_signals = True
         self.survivors = 0
         self.usage = Usage(cpu_s=1.0)

@@ -125,3 +125,18 @@ def test_both_ends_agree() -> None:
         protocol.PROXY_NAME,
     )
     assert msgspec.json.decode(frame({"id": 1})[4:]) == {"id": 1}
+
+
+def test_nothing_to_forget_is_no_error() -> None:
+    """The supervisor may look at its wake-up pipe after another request of the same round has emptied it."""
+    import os
+
+    from pilot.farside.supervisor import Supervisor
+
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor.wake, writer = os.pipe2(os.O_NONBLOCK)
+    os.write(writer, b"!!")
+    supervisor.drain_wake()
+    supervisor.drain_wake()
+    os.close(writer)
+    os.close(supervisor.wake)

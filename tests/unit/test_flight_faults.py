@@ -1,0 +1,252 @@
+"""The flight under fault injection: at each port call an error of its contract, an unforeseen one, a stop order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pilot import errors
+from pilot.errors import PilotError
+from pilot.model import FinalState
+from pilot.shift import ShiftResult
+from tests.support.world import POLICY, World, a_payload, virtual_time
+
+CALLS = (
+    "journal.claimed", "plan", "credentials.obtain", "gateway.board", "account.stage_in", "environment", "account.start",
+    "account.ended", "account.fileno", "account.sample", "account.kill", "account.stage_out", "account.store_log",
+    "journal.chosen", "dispatcher.finish", "journal.delivered", "account.close",
+)  # fmt: skip
+"""Every port call of a good flight, in order."""
+CHOSEN = CALLS.index("journal.chosen")
+"""From this call on the outcome is chosen."""
+
+FROM_DISPATCHER = (
+    errors.DispatcherUnreachableError, errors.DispatcherUntrustedError, errors.DispatcherProtocolError, errors.DispatcherRefusedError,
+)  # fmt: skip
+FROM_GATEWAY = (
+    errors.GatewayCallError, errors.GatewaySiteError, errors.GatewayDeniedError, errors.GatewayTimeoutError,
+    errors.GatewayIdentityError, errors.FarSideError, errors.SandboxError, errors.NoSpaceError,
+)  # fmt: skip
+CONTRACTS: dict[str, tuple[type[PilotError], ...]] = {
+    "journal.claimed": (errors.JournalError,),
+    "plan": (errors.PayloadInvalidError, errors.PayloadStartError),
+    "credentials.obtain": (
+        errors.CredentialUnavailableError, errors.OwnerMismatchError, errors.OwnerProxyError, errors.PayloadInvalidError,
+    ),
+    "gateway.board": FROM_GATEWAY,
+    "account.stage_in": (errors.FarSideError, errors.StageInError, errors.InputMissingError, errors.ChecksumError, errors.NoSpaceError),
+    "account.start": (errors.FarSideError, errors.PayloadStartError, errors.NoSpaceError),
+    "account.ended": (errors.FarSideError,),
+    "account.sample": (errors.FarSideError,),
+    "account.stage_out": (errors.FarSideError, errors.StageOutError, errors.OutputMissingError, errors.ChecksumError),
+    "account.store_log": (errors.FarSideError, errors.StageOutError),
+}  # fmt: skip
+"""What each port may raise before the outcome is chosen."""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = World(a_payload())
+    virtual_time(monkeypatch, made.watch)
+    yield made
+    check_invariants(made)
+
+
+def check_invariants(world: World) -> None:
+    """What holds after every flight, whatever happened in it."""
+    ledger = world.ledger
+    (payload_calls,) = [ledger.count("journal.claimed")]
+    assert payload_calls == 1
+    # P2: acknowledged exactly once and forgotten, or still in the journal, or the journal itself failed.
+    keys = {(outcome.payload_id, outcome.attempt) for outcome in world.finished}
+    assert len(world.finished) <= 1
+    assert keys == {("1", 1)} or ("1", 1) in world.journal.records
+    # The final state is in the journal before it is sent.
+    if "journal.chosen" in ledger:
+        assert ledger.index("journal.chosen") < ledger.index("dispatcher.finish")
+    else:
+        assert "journal.claimed" in world.at
+    # P1: nothing runs without an account; the account is closed exactly once, as the last thing done in it.
+    calls = [call for call in ledger if call.startswith("account.")]
+    assert calls.count("account.close") == (1 if world.account else 0)
+    assert not calls or calls[-1] == "account.close"
+    assert len(world.commands) <= 1
+    assert bool(world.commands) <= (world.account is not None)
+    # No heartbeat once the final state was chosen.
+    silenced = ledger.index("heartbeat.silence")
+    assert not [call for call in ledger[silenced:] if call.startswith(("heartbeat.show", "heartbeat.update"))]
+    assert silenced < min(ledger.index(call) for call in ("journal.chosen", "dispatcher.finish") if call in ledger)
+    # Nothing of the flight is left in the pilot.
+    assert world.watch.shields == 0
+    assert world.watch.current == ""
+    assert world.teller.flight_log() == b"\n"
+    assert "Traceback" not in world.people.getvalue()
+    # The log is stored after good and bad flights alike, once there is an account to store it.
+    assert ("account.store_log" in ledger) == (world.account is not None)
+
+
+def error_of(result: ShiftResult) -> int:
+    return result.error.exit_code if result.error is not None else 0
+
+
+def test_good_flight(world: World) -> None:
+    """A good flight makes exactly these calls in this order, is reported as finished with its files, and ends with 0."""
+    result = world.work()
+    assert tuple(dict.fromkeys(call for call in world.ledger if not call.startswith("heartbeat")))[1:] == CALLS
+    (outcome,) = world.finished
+    assert (outcome.state, outcome.error_code, outcome.diagnosis) == (FinalState.FINISHED, 0, "")
+    assert [(file.lfn, file.guid, file.endpoint) for file in outcome.stored] == [("out", "g1", "DISK"), ("log.tgz", "g2", "")]
+    assert (outcome.account, outcome.gateway, outcome.switched, outcome.log_tail) == ("alice", "world-gateway", True, "")
+    assert world.journal.records == {}
+    assert (error_of(result), result.reason) == (0, "maximum number of payloads")
+    assert [call for call in world.ledger if call.startswith("heartbeat.show")] == [
+        "heartbeat.show starting obtain",
+        "heartbeat.show running stage-in",
+    ]
+
+
+@pytest.mark.parametrize(("call", "kind"), [(call, kind) for call, kinds in CONTRACTS.items() for kind in kinds])
+def test_contract_error_before_the_outcome(world: World, call: str, kind: type[PilotError]) -> None:
+    """An error that a port may raise fails the payload with its code and sentence; the pilot ends only where the next would meet it."""
+    world.fail(call, kind("cannot do it: told so"))
+    result = world.work()
+    (outcome,) = world.finished
+    assert outcome.state is FinalState.FAILED
+    assert outcome.error_code == kind.panda_code
+    assert "cannot do it: told so" in outcome.diagnosis
+    assert error_of(result) == (kind.exit_code if kind.ends_pilot else 0)
+    if CALLS.index(call) < CALLS.index("account.start"):
+        assert not world.commands
+    if world.account is None or call == "account.store_log":
+        assert "cannot do it: told so" in outcome.log_tail
+
+
+@pytest.mark.parametrize("call", CALLS[:CHOSEN])
+def test_unforeseen_exception_before_the_outcome(world: World, call: str) -> None:
+    """An exception nobody foresaw still becomes one failed outcome with code 1301 and the pilot's exit code 70."""
+    world.fail(call, RuntimeError("boom /secret/path"))
+    result = world.work()
+    (outcome,) = world.finished
+    assert (outcome.state, outcome.error_code) == (FinalState.FAILED, 1301)
+    assert "RuntimeError" in outcome.diagnosis
+    assert "boom" not in outcome.diagnosis + outcome.log_tail + b"".join(world.flight_logs).decode()
+    assert error_of(result) == 70
+    assert [flown.outcome.payload_id for flown in result.flown] == ["1"]
+
+
+@pytest.mark.parametrize("call", CALLS[CHOSEN:])
+def test_unforeseen_exception_after_the_outcome(world: World, call: str) -> None:
+    """Once the outcome is chosen an unforeseen exception changes nothing for the payload, and the pilot ends with 70."""
+    world.fail(call, RuntimeError("boom"))
+    result = world.work()
+    assert [outcome.state for outcome in world.finished] == ([] if call == "dispatcher.finish" else [FinalState.FINISHED])
+    assert error_of(result) == 70
+    assert result.flown[0].outcome.state is FinalState.FINISHED
+    assert result.flown[0].delivered is (call != "dispatcher.finish")
+
+
+@pytest.mark.parametrize("kind", FROM_DISPATCHER)
+def test_report_that_is_not_acknowledged(world: World, kind: type[PilotError]) -> None:
+    """A final state that the dispatcher does not take stays in the journal as it was chosen; the pilot ends with that error's code."""
+    world.fail("dispatcher.finish", kind("cannot report"))
+    result = world.work()
+    kept = world.journal.records["1", 1]
+    assert kept is not None
+    assert kept.state is FinalState.FINISHED
+    assert error_of(result) == kind.exit_code
+    assert result.flown[0].delivered is False
+    assert world.ledger.count("dispatcher.finish") == (4 if kind.transient else 1)
+
+
+@pytest.mark.parametrize("call", ["journal.chosen", "journal.delivered"])
+def test_journal_that_fails_late(world: World, call: str) -> None:
+    """A full disk keeps no final state from being sent; the pilot then ends with the journal's code."""
+    world.fail(call, errors.JournalError("cannot write: disk full"))
+    result = world.work()
+    assert [outcome.state for outcome in world.finished] == [FinalState.FINISHED]
+    assert error_of(result) == errors.JournalError.exit_code
+
+
+def test_trouble_while_landing(world: World) -> None:
+    """Trouble in the clean-up is told and masks neither the outcome nor its report."""
+    world.fail("account.close", errors.FarSideError("cannot end 2 processes of alice"))
+    result = world.work()
+    assert [outcome.state for outcome in world.finished] == [FinalState.FINISHED]
+    assert "cannot clean up completely: cannot end 2 processes of alice" in world.people.getvalue()
+    assert error_of(result) == 0
+
+
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGXCPU", "SIGHUP"])
+@pytest.mark.parametrize("call", CALLS)
+def test_signal_before_each_call(world: World, call: str, signal_name: str) -> None:
+    """A stop signal that stands before a call ends the flight at the next wait: code of the signal, exit 94, all cleaned."""
+    world.at[call] = lambda: world.watch.order_signal(signal_name)
+    result = world.work()
+    (outcome,) = world.finished
+    expected = {"SIGTERM": 1201, "SIGXCPU": 1204, "SIGHUP": 1200}[signal_name] if CALLS.index(call) < CHOSEN else 0
+    assert outcome.error_code == expected
+    assert outcome.state is (FinalState.FAILED if expected else FinalState.FINISHED)
+    assert error_of(result) == errors.StoppedError.exit_code
+    assert result.error is not None
+    assert result.error.reason == signal_name
+    if CALLS.index(call) < CALLS.index("account.start"):
+        assert not world.commands
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_kill_order_before_each_call(world: World, call: str) -> None:
+    """A kill order ends the payload in every stage with code 1144; the pilot itself goes on."""
+    world.at[call] = world.watch.order_kill
+    result = world.work()
+    (outcome,) = world.finished
+    assert outcome.error_code == (1144 if CALLS.index(call) < CHOSEN else 0)
+    assert error_of(result) == 0
+
+
+@pytest.mark.parametrize(("stopped", "limit_s"), [(False, POLICY.staging_timeout_s), (True, POLICY.reserve_s / 2)])
+def test_log_after_a_signal_is_quick(world: World, stopped: bool, limit_s: float) -> None:
+    """When the batch system wants its slot back, storing the log may take half of the reserve, else the whole staging time."""
+    if stopped:
+        world.at["account.stage_out"] = world.watch.order_signal
+    world.work()
+    assert world.log_timeouts == [limit_s]
+
+
+@pytest.mark.parametrize(("order", "code"), [("order_signal", 1201), ("order_kill", 1144)])
+def test_stop_while_the_payload_runs(world: World, order: str, code: int) -> None:
+    """A payload that runs is ended with TERM, its outputs are not stored, its log is."""
+    world.end = None
+    world.watch.after(5.0, getattr(world.watch, order))
+    world.work()
+    assert "account.signal 15" in world.ledger
+    assert "account.stage_out" not in world.ledger
+    assert [file.lfn for file in world.finished[0].stored] == ["log.tgz"]
+    assert world.finished[0].error_code == code
+
+
+def test_first_fault_wins(world: World) -> None:
+    """The first fault is the payload's diagnosis; a later bug still ends the pilot with 70."""
+    world.fail("account.stage_in", errors.ChecksumError("cannot use input: wrong checksum"))
+    world.fail("account.store_log", errors.StageOutError("cannot store"))
+    world.fail("account.close", RuntimeError("boom"))
+    result = world.work()
+    (outcome,) = world.finished
+    assert (outcome.error_code, outcome.diagnosis) == (1171, "cannot use input: wrong checksum")
+    assert error_of(result) == 70
+
+
+def test_fault_wins_over_undelivered_report(world: World) -> None:
+    """The pilot's exit code names what ended the flight, not that the report could not be delivered either."""
+    world.fail("gateway.board", errors.GatewaySiteError("cannot switch: 202"))
+    world.fail("dispatcher.finish", errors.DispatcherUnreachableError("cannot reach"))
+    assert error_of(world.work()) == errors.GatewaySiteError.exit_code
+
+
+def test_refused_payload_with_broken_journal(world: World) -> None:
+    """A journal that fails before a refusal is the first fault."""
+    world.fail("dispatcher.claim", errors.PayloadInvalidError("cannot read it", payload_id="1", attempt=1))
+    world.fail("journal.claimed", errors.JournalError("cannot write: disk full"))
+    result = world.work()
+    assert world.finished[0].error_code == errors.JournalError.panda_code
+    assert error_of(result) == errors.JournalError.exit_code
