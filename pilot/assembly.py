@@ -29,7 +29,7 @@ from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
 from pilot.journal.spool import Spool
 from pilot.log import Teller, quiet_libraries
-from pilot.model import OwnerCredential, Payload, PilotIdentity, Slot
+from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity, Slot
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits as MyProxyLimits
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
@@ -85,7 +85,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         kit = Kit(
             dispatcher=dispatcher,
             heartbeat=heartbeat,
-            credentials=_sources(config, dispatcher),
+            credentials=_sources(config, dispatcher, watch),
             gateway=_gateway(config, environ, pilot, run),
             journal=spool,
             watch=watch,
@@ -143,7 +143,11 @@ def _dispatcher_options(config: Config, environ: Mapping[str, str]) -> PandaV1Op
     )
 
 
-def _sources(config: Config, dispatcher: PandaV1Dispatcher) -> CredentialSource:
+def _sources(config: Config, dispatcher: PandaV1Dispatcher, watch: SelectorWatch) -> CredentialSource:
+    def renew_token(payload: Payload) -> MyProxyTicket | None:
+        with watch.interrupting():
+            return dispatcher.renew_token(payload)
+
     def accept(pem: bytes, owner: str, pilot: PilotIdentity) -> OwnerCredential:
         options = OwnerOptions(crl=config.trust.crl, minimum_s=config.myproxy.min_lifetime_s, hostname=os.uname().nodename)
         return accept_owner_proxy(pem, owner, pilot, DirectoryTrust(config.trust.ca_dir, config.trust.voms_dir), datetime.now(UTC), options)
@@ -154,13 +158,15 @@ def _sources(config: Config, dispatcher: PandaV1Dispatcher) -> CredentialSource:
         if kind == "file":
             path, dn = config.credentials.file, config.credentials.file_dn
             return FileSource(path=path, dn=dn, read=lambda name: read_private_file(name, os.geteuid()), accept=accept)
-        return _myproxy(config, dispatcher, accept)
+        return _myproxy(config, renew_token, accept)
 
     return ByLabelSource(sources={label: make(kind) for label, kind in config.credentials.sources.items()})
 
 
 def _myproxy(
-    config: Config, dispatcher: PandaV1Dispatcher, accept: Callable[[bytes, str, PilotIdentity], OwnerCredential]
+    config: Config,
+    renew_token: Callable[[Payload], MyProxyTicket | None],
+    accept: Callable[[bytes, str, PilotIdentity], OwnerCredential],
 ) -> CredentialSource:
     options = MyProxyOptions(
         servers=config.myproxy.servers,
@@ -169,7 +175,7 @@ def _myproxy(
         limits=MyProxyLimits(timeout_s=config.myproxy.timeout_s),
         key_kind=KeyKind(config.myproxy.key),
     )
-    return MyProxySource(options=options, accept=accept, now=lambda: datetime.now(UTC), renew_token=dispatcher.renew_token)
+    return MyProxySource(options=options, accept=accept, now=lambda: datetime.now(UTC), renew_token=renew_token)
 
 
 def _gateway(config: Config, environ: Mapping[str, str], pilot: PilotIdentity, run: RunDirectory) -> Gateway:
@@ -210,6 +216,7 @@ def _flight_policy(config: Config) -> FlightPolicy:
         staging_timeout_s=config.staging.timeout_s,
         output_cap_bytes=config.payload.output_cap_bytes,
         report_retries=config.dispatcher.retries,
+        renew_before_s=config.myproxy.renew_before_s,
     )
 
 

@@ -169,6 +169,10 @@ class MyProxySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one retrieval, all in all.")] = 30
     key: Annotated[Literal["rsa-2048", "ec-p256"], Meta(description="Kind of key made for the retrieved proxy.")] = "rsa-2048"
     min_lifetime_s: Annotated[int, _seconds(0, TEN_YEARS_S, "A retrieved proxy that lives shorter than this is refused.")] = 3600
+    renew_before_s: Annotated[
+        int,
+        _seconds(0, TEN_YEARS_S, "A running payload's proxy is renewed this long before it would end the payload. 0: never."),
+    ] = 1800
 
 
 class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from math import inf
 
 from pilot import telling
 from pilot.errors import JournalError, PilotError, StoppedError, UnexpectedError
@@ -28,7 +27,6 @@ from pilot.model import (
     FinalState,
     MovedFile,
     Outcome,
-    OwnerCredential,
     Payload,
     PayloadCredential,
     PayloadResult,
@@ -40,12 +38,11 @@ from pilot.model import (
     Timing,
 )
 from pilot.ports import Account, CredentialSource, Dispatcher, Gateway, Journal, Watch
+from pilot.renewal import Renewer, good_until, renewal
 from pilot.retry import patiently
 from pilot.verdict import stop_code, verdict
 
 DIAGNOSIS_CAP = 500
-EXPIRY_MARGIN_S = 60.0
-"""A payload is stopped this long before its credential ends: afterwards no gateway call would clean up behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +67,8 @@ class FlightPolicy:
     staging_timeout_s: float
     output_cap_bytes: int
     report_retries: int
+    renew_before_s: float = 0.0
+    """How long before its end the owner's proxy is renewed; 0: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +180,7 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack) -> 
     telling.moved(kit.teller, "flight.stage-in", "brought in", fetched)
     kit.heartbeat.update(stage="run")
     with _timed(notes, "run_s"):
-        notes.result = _run(kit, notes, plan, credential, account)
+        notes.result = _run(kit, pilot, notes, plan, credential=credential, account=account)
     telling.result(kit.teller, notes.result)
     if verdict(notes.result)[0] == 0:
         kit.heartbeat.update(stage="stage-out")
@@ -207,25 +206,25 @@ def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: Ex
     _store_log(kit, notes)
 
 
-def _run(kit: Kit, notes: _Notes, plan: FlightPlan, credential: PayloadCredential, account: Account) -> PayloadResult:
+def _run(
+    kit: Kit, pilot: PilotIdentity, notes: _Notes, plan: FlightPlan, *, credential: PayloadCredential, account: Account
+) -> PayloadResult:
     policy = kit.policy
+    renewer = Renewer(
+        source=kit.credentials, account=account, payload=notes.payload, pilot=pilot, teller=kit.teller, held=credential
+    )
     watching = RunPlan(
         limits=plan.limits,
         grace_s=policy.grace_s,
         signal_grace_s=policy.signal_grace_s,
         sample_s=policy.sample_s,
-        credential_ends=_credential_ends(credential),
+        credential_ends=good_until(credential),
+        renewal=renewal(renewer, policy.renew_before_s),
     )
     command = Command(argv=plan.argv, environment=kit.environment(notes.payload, account), output_cap_bytes=policy.output_cap_bytes)
     kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
     supervision = Supervision(account, watching, kit.watch, lambda usage: kit.heartbeat.update(usage=usage))
     return supervision.run(command)
-
-
-def _credential_ends(credential: PayloadCredential) -> float:
-    if not isinstance(credential, OwnerCredential):
-        return inf
-    return time.monotonic() + (credential.not_after - datetime.now(UTC)).total_seconds() - EXPIRY_MARGIN_S
 
 
 def _store_log(kit: Kit, notes: _Notes) -> None:

@@ -100,7 +100,7 @@ class Reader:
         content = self.take(GENERALIZED_TIME)
         _require(re.fullmatch(rb"[0-9]{14}Z", content) is not None, "a time is malformed")
         try:
-            return datetime(int(content[:4]), *(int(content[at : at + 2]) for at in range(4, 14, 2)), tzinfo=UTC)  # type: ignore[arg-type]
+            return datetime.fromisoformat(f"{content[:8].decode()}T{content[8:14].decode()}").replace(tzinfo=UTC)
         except ValueError as error:
             raise DerError("a time is malformed") from error
 

@@ -6,12 +6,14 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
-from pilot.errors import FarSideError
+from pilot.errors import FarSideError, PayloadKilledError, StoppedError
 from pilot.execution.limits import Limits, breach
 from pilot.execution.machine import Action, Ended, Event, Lost, RunPhase, RunState, StopWanted, Tick, step
+from pilot.execution.renewal import AttentiveWatch, CutOffError, Renewal
 from pilot.model import Command, PayloadResult, StopReason, Usage
 from pilot.ports import Account, Watch
 
@@ -27,6 +29,8 @@ class RunPlan:
     """The same when the batch system wants its slot back."""
     sample_s: float
     credential_ends: float = inf
+    renewal: Renewal | None = None
+    """None: the credential is not renewed."""
 
 
 class Supervision:
@@ -44,6 +48,8 @@ class Supervision:
         self._usage = Usage()
         self._started = 0.0
         self._next_sample = 0.0
+        self._credential_ends = plan.credential_ends
+        self._next_renewal = plan.credential_ends - plan.renewal.before_s if plan.renewal else inf
         self._survivors = 0
 
     def run(self, command: Command) -> PayloadResult:
@@ -77,7 +83,7 @@ class Supervision:
     def _next_deadline(self) -> float:
         if self._state.phase is not RunPhase.RUNNING:
             return self._state.deadline
-        return min(self._next_sample, self._started + self._plan.limits.wall_s, self._plan.credential_ends)
+        return min(self._next_sample, self._started + self._plan.limits.wall_s, self._credential_ends, self._next_renewal)
 
     def _take(self, event: Event | None) -> None:
         if event is None:
@@ -109,13 +115,27 @@ class Supervision:
         if self._state.phase is not RunPhase.RUNNING:
             return None
         now = time.monotonic()
-        if now >= self._plan.credential_ends:
+        if now >= self._credential_ends:
             return StopWanted(StopReason.CREDENTIAL_EXPIRY, "the owner's proxy is about to expire", self._plan.grace_s)
         if now >= self._next_sample:
             self._sample()
             self._next_sample = time.monotonic() + self._plan.sample_s
         broken = breach(self._usage, now - self._started, self._plan.limits)
         return StopWanted(*broken, self._plan.grace_s) if broken else None
+
+    def _renew(self) -> None:
+        """Renew the credential if it is time, unless something more urgent happens meanwhile."""
+        renewal = self._plan.renewal
+        if renewal is None or self._state.phase is not RunPhase.RUNNING or time.monotonic() < self._next_renewal:
+            return
+        latest = min(self._started + self._plan.limits.wall_s, self._credential_ends)
+        ends = None
+        with suppress(CutOffError, PayloadKilledError, StoppedError):  # the next turn deals with it
+            ends = renewal.ask(AttentiveWatch(self._watch, self._account.fileno(), latest))
+        if ends is not None:
+            self._credential_ends = ends
+        # Also one that succeeded: what is short of its margin from the start must not be fetched again and again.
+        self._next_renewal = max(self._credential_ends - renewal.before_s, time.monotonic() + renewal.pause_s)
 
     def _sample(self) -> None:
         fresh = self._account.sample()

@@ -73,6 +73,8 @@ def forge(
     end: datetime | None = None,
     key: pki.PrivateKey | None = None,
     signer: pki.PrivateKey | None = None,
+    serial: int = 4711,
+    digest: hashes.HashAlgorithm | None = None,
     change: Callable[[x509.CertificateBuilder], x509.CertificateBuilder] = lambda builder: builder,
 ) -> Credential:
     """Make a certificate below a credential, by default a good full proxy, with any part replaced."""
@@ -83,7 +85,7 @@ def forge(
         .subject_name(subject or x509.Name(rdns))
         .issuer_name(issuer_name or issuer.cert.subject)
         .public_key(own.public_key())
-        .serial_number(4711)
+        .serial_number(serial)
         .not_valid_before(start or now() - timedelta(minutes=5))
         .not_valid_after(end or now() + timedelta(hours=1))
     )
@@ -93,7 +95,7 @@ def forge(
         builder = builder.add_extension(key_usage, critical=True)
     for value, critical in extensions:
         builder = builder.add_extension(value, critical=critical)
-    cert = change(builder).sign(signer or issuer.key, hashes.SHA256())
+    cert = change(builder).sign(signer or issuer.key, digest or hashes.SHA256())
     return Credential(cert, own, (issuer.cert, *issuer.chain))
 
 

@@ -39,6 +39,7 @@ EFFECTS = (
     "myproxy.source",
     "myproxy.unavailable",
     "identity.*",
+    "execution.renewal",
     "execution.supervision",
     "execution.sampler",
     "journal.*",
@@ -58,7 +59,12 @@ SHARED = frozenset({"tls", "watch", "log", "retry"})
 TESTBED_USES = ("credentials.trust",)
 """Adapters that the testbed's servers share with the pilot: they verify clients by the same CA directory."""
 
-ORCHESTRATION = frozenset({"flight", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "execution.supervision"})
+ORCHESTRATION = frozenset(
+    {
+        *("flight", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "renewal"),
+        *("execution.renewal", "execution.supervision"),
+    }
+)
 CONFIGURATION = ("config", "config_*")
 SEE_EVERYTHING = ("assembly", "assembly_*", "cli", "cli.*", "__main__")
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pilot import flight, retry, shift
+from pilot import flight, renewal, retry, shift
 from pilot.errors import JournalError
+from pilot.execution import renewal as execution_renewal
 from pilot.execution import supervision
 from pilot.execution.limits import Limits
 from pilot.flight import FlightPlan, FlightPolicy, Kit
@@ -366,5 +367,5 @@ def _moved(name: str, url: str) -> MovedFile:
 def virtual_time(monkeypatch: pytest.MonkeyPatch, watch: WorldWatch) -> None:
     """The orchestration reads the clock of this watch, so that hours cost nothing."""
     clock = SimpleNamespace(monotonic=lambda: watch.now)
-    for module in (flight, shift, retry, supervision):
+    for module in (flight, shift, retry, renewal, execution_renewal, supervision):
         monkeypatch.setattr(module, "time", clock)
