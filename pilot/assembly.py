@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pilot import recovery, telling
@@ -18,6 +19,7 @@ from pilot.config import Config
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.files import read_private_file
 from pilot.credentials.owner import OwnerOptions, accept_owner_proxy
+from pilot.credentials.renewal import RenewingProxy
 from pilot.credentials.trust import DirectoryTrust
 from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
 from pilot.dispatch.reports import Sender
@@ -66,12 +68,14 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
     with ExitStack() as stack:
         stack.callback(teller.close)
         watch = stack.enter_context(SelectorWatch())
-        pilot = admit(_proxy_path(config, environ), _admit_options(config), datetime.now(UTC))
+        kept = partial(telling.kept, teller)
+        proxy = RenewingProxy(_proxy_path(config, environ), _admit_options(config), lambda: datetime.now(UTC), kept)
+        pilot = proxy.current()
         telling.admitted(teller, pilot)
         run = stack.enter_context(RunDirectory(Path(run_dir) if run_dir else fresh_name(scratch)))
         spool = Spool(_journal(config, scratch), dispatcher=config.dispatcher.url, run_dir=str(run.path))
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), pilot.credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), lambda: proxy.current().credential)
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
@@ -95,8 +99,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             environment=lambda payload, account: _environment(config, payload, account),
         )
         ends_at = started + config.lifetime.lifetime_s
-        shift = Shift(kit, watch, _shift_policy(config, ends_at), lambda: _slot(config, scratch, ends_at))
-        return shift.work(pilot)
+        return Shift(kit, watch, _shift_policy(config, ends_at), lambda: _slot(config, scratch, ends_at), proxy.current).work()
 
 
 def _scratch(config: Config, run_dir: str) -> Path:
@@ -289,6 +292,6 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         pilot = admit(_proxy_path(config, environ), _admit_options(config), datetime.now(UTC))
         spool = Spool(_journal(config, scratch), dispatcher=config.dispatcher.url, run_dir="")
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), pilot.credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](_dispatcher_options(config, environ), lambda: pilot.credential)
         stack.callback(dispatcher.close)
         return recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)

@@ -234,7 +234,7 @@ def _store_log(kit: Kit, notes: _Notes) -> None:
     try:
         moved = _send_log(kit, notes.account, notes.plan.log.url)
     except PilotError as trouble:
-        kit.teller.say("flight.log", f"cannot store the log archive: {trouble.message}")
+        kit.teller.say("flight.log", f"the log archive is not stored: {trouble.message}")
         if notes.result is not None and verdict(notes.result)[0] == 0:
             notes.blame(trouble)
     except Exception as bug:

@@ -43,30 +43,39 @@ class ShiftResult:
 
 
 class Shift:
-    """Claims and flies, one payload at a time."""
+    """Claims and flies, one payload at a time.
 
-    def __init__(self, kit: Kit, watch: SelectorWatch, policy: ShiftPolicy, slot: Callable[[], Slot]) -> None:
+    Args:
+        kit: for the flights. watch: where waits are. policy: the numbers. slot: what is offered now. identity: who the pilot is now;
+            its proxy file may be renewed while it works.
+    """
+
+    def __init__(
+        self, kit: Kit, watch: SelectorWatch, policy: ShiftPolicy, slot: Callable[[], Slot], identity: Callable[[], PilotIdentity]
+    ) -> None:
         self._kit = kit
         self._watch = watch
         self._policy = policy
         self._slot = slot
+        self._identity = identity
         self._flown: list[Flown] = []
 
-    def work(self, pilot: PilotIdentity) -> ShiftResult:
+    def work(self) -> ShiftResult:
         """Work until there is a reason to stop; never raises, the error is in the result with the payloads flown before it."""
         try:
-            reason = self._work(pilot)
+            reason = self._work()
         except Exception as failure:
             error = exit_error(failure)
             return ShiftResult(flown=tuple(self._flown), error=error, reason=error.reason or type(error).__name__)
         return ShiftResult(flown=tuple(self._flown), error=self._stopped(), reason=reason)
 
-    def _work(self, pilot: PilotIdentity) -> str:
+    def _work(self) -> str:
         last_work = time.monotonic()
         while True:
             ended = self._reason_to_end()
             if ended:
                 return ended
+            pilot = self._identity()  # one flight, its claim and retrieval, uses one loaded credential
             self._check_proxy(pilot)
             begun = time.monotonic()
             payload, refusal = self._claim(pilot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from pilot.errors import PilotError
 from pilot.log import Teller
 from pilot.model import MovedFile, OwnerCredential, Payload, PayloadCredential, PayloadResult, PilotIdentity
 from pilot.ports import Account
@@ -15,6 +16,12 @@ def admitted(teller: Teller, pilot: PilotIdentity) -> None:
     hours = (pilot.not_after - datetime.now(UTC)).total_seconds() / 3600
     teller.say("pilot.admitted", f"I am {pilot.dn}, role {pilot.role}, proxy good for {hours:.1f} h")
     teller.audit("pilot.admitted", pilot_dn=pilot.dn, role=pilot.role, vo=pilot.vo)
+
+
+def kept(teller: Teller, refusal: PilotError) -> None:
+    """The proxy file changed for the worse; the former proxy stays in use."""
+    teller.say("pilot.proxy-kept", f"will go on with the proxy from before: {refusal.message}", flight=False, reason=refusal.reason)
+    teller.audit("pilot.proxy-refused", reason=refusal.reason)
 
 
 def credential(teller: Teller, obtained: PayloadCredential) -> None:

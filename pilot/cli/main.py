@@ -10,6 +10,7 @@ COMMANDS = {
     "run": ("pilot.cli.run", "take payloads from the dispatcher until there is no more work or time"),
     "recover": ("pilot.cli.recover", "deliver final states that an earlier pilot could not, and clean up behind it"),
     "config": ("pilot.cli.config", "show, check or describe the configuration"),
+    "myproxy": ("pilot.cli.myproxy", "get, store, look at or remove credentials in a MyProxy server"),
     "testbed": ("pilot.cli.testbed", "a complete testbed on this machine: start, demonstrate, submit, look, stop"),
 }
 """Command to (module, one line). A module is imported only when its command is used."""

@@ -106,6 +106,21 @@ class _Link:
         return f"authority {oneline(self.issuer.subject)}"
 
 
+def names_key_of(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """False if the authority key identifier, where there is one, means another certificate (RFC 5280 section 4.2.1.1)."""
+    try:
+        named = cert.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return True
+    own = [found.value.digest for found in issuer.extensions if isinstance(found.value, x509.SubjectKeyIdentifier)]
+    if named.key_identifier is not None and own and named.key_identifier not in own:
+        return False
+    if named.authority_cert_serial_number not in (None, issuer.serial_number):
+        return False
+    directories = [name.value for name in named.authority_cert_issuer or () if isinstance(name, x509.DirectoryName)]
+    return not directories or issuer.issuer in directories
+
+
 def check_path(cert: x509.Certificate, position: str, judge: Judge) -> tuple[x509.Certificate, ...]:
     """Find and check the authorities above a certificate.
 
@@ -150,17 +165,23 @@ def _climb(cert: x509.Certificate, position: str, judge: Judge) -> tuple[list[_L
 
 def _find_issuer(child: x509.Certificate, position: str, files: AuthorityFiles, judge: Judge) -> x509.Certificate | None:
     """The authority that signed, preferring one that is valid now if a CA certificate was renewed with the same key."""
-    candidates = [(found, file) for file in files.certificates for found in certificates_of(file.content) if found.subject == child.issuer]
-    if not candidates:
-        sentence = f"its issuer {oneline(child.issuer)} is not in the CA directory"
-        judge.findings.refuse("unknown-authority", position, sentence)
+    name = child.issuer.public_bytes()
+    named = [
+        (found, file) for file in files.certificates for found in certificates_of(file.content) if found.subject.public_bytes() == name
+    ]
+    if not named:
+        judge.findings.refuse("unknown-authority", position, f"its issuer {oneline(child.issuer)} is not in the CA directory")
         return None
-    signers = [(found, file) for found, file in candidates if issued_by(child, found)]
-    if not signers:
+    fitting = [(found, file) for found, file in named if names_key_of(child, found)]
+    valid = [(found, file) for found, file in fitting if found.not_valid_before_utc <= judge.now <= found.not_valid_after_utc]
+    # The first that can be meant is the one, as in OpenSSL: an authority is told by names and identifiers, not by trying keys.
+    issuer, file = (valid or fitting or named)[0]
+    if not issued_by(child, issuer):
         judge.findings.refuse("bad-signature", position, f"it is not signed by {oneline(child.issuer)} of the CA directory")
         return None
-    valid = [(found, file) for found, file in signers if found.not_valid_before_utc <= judge.now <= found.not_valid_after_utc]
-    issuer, file = (valid or signers)[0]
+    if not fitting:
+        judge.findings.refuse("key-identifier", position, f"its key identifier names another key than that of {oneline(child.issuer)}")
+        return None
     judge.findings.used(file)
     return issuer
 

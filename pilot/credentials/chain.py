@@ -12,9 +12,18 @@ from typing import Final, Literal
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
-from pilot.credentials.authority import Judge, basic_constraints, check_validity, is_weak, issued_by, key_usage, unknown_critical
+from pilot.credentials.authority import (
+    Judge,
+    basic_constraints,
+    check_validity,
+    is_weak,
+    issued_by,
+    key_usage,
+    names_key_of,
+    unknown_critical,
+)
 from pilot.credentials.der import OCTET_STRING, DerError, Reader
-from pilot.credentials.kinds import PROXY_CERT_INFO, is_legacy_limited, proxy_kind
+from pilot.credentials.kinds import DRAFT_INFO, PROXY_CERT_INFO, is_legacy_limited, proxy_kind
 from pilot.credentials.names import oneline
 from pilot.credentials.values import PathPart
 
@@ -32,7 +41,7 @@ _ENTITY_EXTENSIONS: Final = frozenset(
     }
 )
 _PROXY_EXTENSIONS: Final = frozenset(
-    {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE, PROXY_CERT_INFO}
+    {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE, PROXY_CERT_INFO, DRAFT_INFO}
 )
 
 
@@ -126,7 +135,7 @@ def check_proxies(certificates: tuple[x509.Certificate, ...], judge: Judge, *, l
         for index in range(count + 1, len(certificates)):
             if kinds[index]:
                 judge.findings.refuse("order", f"certificate {index}", "is a proxy behind the end-entity certificate")
-        if count == 0:
+        if count == 0 and not any(kinds):
             judge.findings.refuse("not-a-proxy", "certificate 0", "is no proxy; make one, a certificate itself must not leave its owner")
         if legacy and len(set(kinds[:count])) > 1:
             judge.findings.refuse("proxy-kind", "file", "mixes proxies of different kinds")
@@ -146,10 +155,13 @@ def _check_proxy(certificates: tuple[x509.Certificate, ...], index: int, above: 
     signed = limited = False
     with judge.findings.guard(position):
         check_validity(cert, position, judge)
-        if cert.issuer != issuer.subject:
+        # RFC 5280 section 4.1.2.6: an issuer writes its name the same way everywhere.
+        if cert.issuer.public_bytes() != issuer.subject.public_bytes():
             refuse("order", position, f"its issuer is not certificate {index + 1}")
         elif not issued_by(cert, issuer):
             refuse("bad-signature", position, f"it is not signed by certificate {index + 1}, or with a hash that is too weak")
+        elif not names_key_of(cert, issuer):
+            refuse("key-identifier", position, f"its key identifier names another key than that of certificate {index + 1}")
         else:
             signed = True
         _check_proxy_name(cert, position, judge)
@@ -218,7 +230,7 @@ def _check_entity(cert: x509.Certificate, position: str, judge: Judge) -> None:
     oneline(cert.subject)
     if basic_constraints(cert).ca:
         refuse("authority", position, "is a certificate authority, where the end-entity certificate is expected")
-    if usage is not None and not usage.digital_signature:
+    elif usage is not None and not usage.digital_signature:
         refuse("key-usage", position, "may not sign, so it makes no proxies")
     if is_weak(cert.public_key()):
         refuse("weak-key", position, "its key is too weak: RSA of 2048 bits or a NIST curve is needed")

@@ -19,9 +19,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     # The file
     "too-large": ("The file has more than 1 MiB.", "give the path of a proxy file"),
     "malformed": ("Something cannot be parsed: PEM, a certificate, the key, a revocation list.", _USER + ", or replace the named file"),
-    "unexpected-block": ("The file holds PEM of another kind, for example an encrypted key.", _USER),
+    "unexpected-block": ("The file holds PEM of another kind.", _USER),
     "no-certificate": ("There is no certificate in the file, or more than 30.", "give the path of a proxy file"),
-    "key-count": ("There is not exactly one unencrypted private key in the file.", _USER),
+    "key-count": ("There is not exactly one private key in the file.", _USER),
+    "key-encrypted": ("The private key needs a passphrase.", _USER),
     "key-type": ("The private key is neither RSA nor EC.", _USER),
     "key-mismatch": ("The private key does not belong to the first certificate.", _USER),
     "incomplete": ("The file holds proxies only, not the certificate that made them.", _USER),
@@ -29,6 +30,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "order": ("A certificate is not issued by the next one in the file.", _USER),
     # Any certificate of the path
     "bad-signature": ("The issuer's key did not sign this certificate, or signed it with MD5 or SHA-1.", _USER),
+    "key-identifier": ("The authority key identifier names another certificate than the issuer.", _CERT),
     "expired": ("The certificate is no longer valid.", _USER + ", or renew the certificate"),
     "not-yet-valid": ("The certificate is not valid yet.", "check the clock of this machine"),
     "weak-key": ("The key is RSA of less than 2048 bits, or EC on another curve than P-256, P-384, P-521.", _USER),

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 PROXY_CERT_INFO: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.14")
-_DRAFT_INFO: Final = ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
+DRAFT_INFO: Final = ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
 _LEGACY_LIMITED: Final = "limited proxy"
 _LEGACY_NAMES: Final = frozenset({"proxy", _LEGACY_LIMITED})
 
@@ -23,7 +23,7 @@ def proxy_kind(cert: x509.Certificate) -> ProxyKind | None:
     numbers = {extension.oid for extension in cert.extensions}
     if PROXY_CERT_INFO in numbers:
         return "rfc"
-    if _DRAFT_INFO in numbers:
+    if DRAFT_INFO in numbers:
         return "draft"
     return "legacy" if _has_legacy_name(cert) else None
 

@@ -21,6 +21,8 @@ _MAX_CERTIFICATES: Final = 30
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*([^-]*?)-----END \1-----")
 _KEY_LABELS: Final = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
 _IGNORED: Final = frozenset({b"EC PARAMETERS"})
+_LOCKED_LABEL: Final = b"ENCRYPTED PRIVATE KEY"
+_LOCKED: Final = ("key-encrypted", "file", "its private key needs a passphrase, which nobody can type here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,9 @@ def read_proxy_file(text: bytes, findings: Findings) -> ProxyFile | None:
     try:
         parts = blocks(text)
     except ValueError:
-        findings.refuse("malformed", "file", "is not well-formed PEM")
+        locked = b"\nProc-Type: 4,ENCRYPTED" in text
+        findings.refuse(*_LOCKED if locked else ("malformed", "file", "is not well-formed PEM"))
         return None
-    keys = [der for label, der in parts if label in _KEY_LABELS]
-    for label, _ in parts:
-        if label != b"CERTIFICATE" and label not in _KEY_LABELS | _IGNORED:
-            findings.refuse("unexpected-block", "file", f"holds a PEM block {label.decode()!r}")
     ders = [der for label, der in parts if label == b"CERTIFICATE"]
     if not 1 <= len(ders) <= _MAX_CERTIFICATES:
         findings.refuse("no-certificate", "file", f"holds {len(ders)} certificates, not 1 to {_MAX_CERTIFICATES}")
@@ -88,11 +87,24 @@ def read_proxy_file(text: bytes, findings: Findings) -> ProxyFile | None:
             certificates.append(x509.load_der_x509_certificate(der))
     if len(certificates) != len(ders):
         return None
-    if len(keys) != 1:
-        findings.refuse("key-count", "file", f"holds {len(keys)} private keys, not one")
-    else:
+    if key := _the_key(parts, findings):
         try:
-            _check_key(keys[0], certificates[0], findings)
+            _check_key(key, certificates[0], findings)
         except Exception:  # the library's text could quote the key
-            findings.refuse("malformed", "file", "the private key cannot be read (is it encrypted?)")
+            findings.refuse("malformed", "file", "the private key cannot be read")
     return ProxyFile(tuple(certificates))
+
+
+def _the_key(parts: list[tuple[bytes, bytes]], findings: Findings) -> bytes | None:
+    """DER of the one private key; None, with refusals in `findings`, if there is not exactly one that can be used."""
+    keys = [der for label, der in parts if label in _KEY_LABELS]
+    locked = [der for label, der in parts if label == _LOCKED_LABEL]
+    for label, _ in parts:
+        if label not in _KEY_LABELS | _IGNORED | {b"CERTIFICATE", _LOCKED_LABEL}:
+            findings.refuse("unexpected-block", "file", f"holds a PEM block {label.decode()!r}")
+    if locked:
+        findings.refuse(*_LOCKED)
+    if len(keys) + len(locked) != 1:
+        findings.refuse("key-count", "file", f"holds {len(keys) + len(locked)} private keys, not one")
+        return None
+    return keys[0] if keys else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
@@ -22,7 +23,7 @@ class RenewingProxy:
     """Gives the identity that the proxy file proves at present.
 
     A file that changed is read again and verified like the first one. A bad one is refused, and the identity from before stays
-    in use as long as it is valid. Not for several threads at once.
+    in use as long as it is valid. Safe for several threads.
 
     Args:
         path: the proxy file. options: what it must satisfy, each time anew. now: the clock; aware datetimes.
@@ -43,6 +44,7 @@ class RenewingProxy:
         self._mark: Mark | None = None
         self._identity: PilotIdentity | None = None
         self._told = ""
+        self._lock = threading.Lock()
 
     def current(self) -> PilotIdentity:
         """The identity at this moment; the same object as before as long as the file stays as it is.
@@ -51,6 +53,10 @@ class RenewingProxy:
             ProxyMissingError, ProxyUnsafeError, ProxyExpiredError, ProxyUntrustedError, RoleMissingError, LimitedProxyError: the
             file proves no identity now, and there is none from before that is still valid.
         """
+        with self._lock:
+            return self._current()
+
+    def _current(self) -> PilotIdentity:
         # Taken before the file is read: a change after this moment shows in the next call.
         mark, now = self._look(), self._now()
         known = self._identity if self._identity and self._identity.not_after > now else None

@@ -44,7 +44,7 @@ _ALGORITHMS: Final[dict[str, tuple[str, hashes.HashAlgorithm]]] = {
     "1.2.840.10045.4.3.3": ("ec", hashes.SHA384()),
     "1.2.840.10045.4.3.4": ("ec", hashes.SHA512()),
 }
-_NEXT_CHAIN: Final = re.compile(r"-+\s*NEXT CHAIN\s*-+", re.IGNORECASE)
+_NEXT_CHAIN: Final = "------ NEXT CHAIN ------"
 
 
 def check_attributes(
@@ -225,7 +225,7 @@ def _check_server(ac: AttributeCertificate, path: tuple[x509.Certificate, ...], 
         return None
     judge.findings.used(trusted)
     names = [oneline(cert.subject) for cert in path]
-    if any(_same_chain(chain, names) for chain in _NEXT_CHAIN.split(trusted.content.decode("utf-8", "strict"))):
+    if any(_same_chain(chain, names) for chain in trusted.content.decode("utf-8", "strict").split(_NEXT_CHAIN)):
         return server
     judge.findings.refuse("attributes-untrusted", position, f"the signer {names[0]} is not the one in {vo}/{host}.lsc")
     return None
@@ -233,7 +233,7 @@ def _check_server(ac: AttributeCertificate, path: tuple[x509.Certificate, ...], 
 
 def _same_chain(text: str, names: list[str]) -> bool:
     """True if the DNs of one chain of an ``.lsc`` file, one per line, are the first ones of the verified path."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     try:
         wanted = [canonical_dn(line) for line in lines]
     except NameSyntaxError:

@@ -74,6 +74,7 @@ class Supervision:
             self._take(self._standing_order())
             self._take(self._limit())
             self._take(Tick())
+            self._renew()
             self._take(self._end())  # it may have come along with an answer: then nothing would wake the wait
             if self._state.phase is not RunPhase.ENDED:
                 self._watch.wait({self._account.fileno(): selectors.EVENT_READ}, self._next_deadline())

@@ -334,6 +334,7 @@ class Supervisor:
         if self.courier is not None:
             raise Refusal("bad-request", "a courier is at work")
         job, timeout = field(request, "job", dict), field(request, "timeout", int)
+        os.fchmod(self.directory, 0o700)  # a payload may have closed its own directory; its log is wanted all the same
         order = os.memfd_create("order", os.MFD_CLOEXEC)
         reader, writer = os.pipe()
         os.set_blocking(reader, False)

@@ -1,9 +1,11 @@
 #!/usr/bin/python3 -IS
 """The PAM check of a MyProxy passphrase, for pam_exec: asks the dispatcher to redeem the one-time token in it.
 
-Called as ``pam_exec.so expose_authtok quiet PROGRAM CONFIGURATION``: the passphrase comes on standard input, the MyProxy
-username in PAM_USER. The configuration is a JSON object with the texts ``url`` (https), ``ca_dir``, ``cert``, ``key``.
-Exit code 0: the token was good and is now consumed. 1: anything else. Needs only the standard library, Python 3.9 or newer.
+A program of its own: copy this one file beside a myproxy-server. It is called as ``pam_exec.so expose_authtok quiet PROGRAM
+CONFIGURATION``: the passphrase comes on standard input, the MyProxy username in PAM_USER. The configuration is a JSON object
+with the texts ``url`` (https), ``ca_dir``, ``cert``, ``key`` (a host certificate that the dispatcher admits; CA directory
+with hashed names, CRLs included). Exit code 0: the token was good and is now consumed. 1: anything else; the reason goes to
+standard error as well as to syslog (authpriv), never with the passphrase. Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import json
 import os
 import signal
 import ssl
+import stat
 import sys
+import syslog
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -21,35 +25,73 @@ TIME_LIMIT_S = 20
 MAX_PASSPHRASE_BYTES = 511  # more never arrives: PAM cuts it, so it cannot be a whole passphrase
 MAX_CONFIGURATION_BYTES = 64 * 1024
 MAX_REPLY_BYTES = 64 * 1024
+FIELDS = ("url", "ca_dir", "cert", "key")
+
+
+class RefusalError(Exception):
+    """Why nothing is accepted; the text holds no secret."""
 
 
 def main() -> int:
     """Return the exit code; whatever goes wrong is a refusal."""
     signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(TIME_LIMIT_S)
+    username = os.environ.get("PAM_USER", "")
     try:
-        return 0 if redeemed(configuration(sys.argv[1]), os.environ["PAM_USER"], passphrase()) else 1
-    except Exception as error:  # fail closed, and say to the server's log which step failed, never with what
-        sys.stderr.write("pam_verifier: cannot check the token: %s\n" % type(error).__name__)  # noqa: UP031 - plain for 3.9
+        check(username)
+    except RefusalError as error:
+        tell("refused", username, str(error))
         return 1
+    except OSError as error:  # files, network, TLS
+        tell("refused", username, f"cannot ask the dispatcher: {error.strerror or type(error).__name__}")
+        return 1
+    except Exception as error:  # fail closed; the text of an unforeseen error could hold anything
+        tell("refused", username, type(error).__name__)
+        return 1
+    tell("accepted", username, "consumed")
+    return 0
+
+
+def check(username: str) -> None:
+    """Consume the token. Raises RefusalError, OSError, http.client.HTTPException, ValueError."""
+    if os.environ.get("PAM_TYPE", "auth") != "auth" or not username or len(sys.argv) != 2:
+        msg = "not called by pam_exec for authentication with one configuration file"
+        raise RefusalError(msg)
+    config = configuration(sys.argv[1])
+    if not redeemed(config, username, passphrase()):
+        msg = "the dispatcher says no"
+        raise RefusalError(msg)
 
 
 def configuration(path: str) -> dict[str, str]:
-    """Read the configuration file."""
-    with open(path, "rb") as file:  # noqa: PTH123 - pathlib would double the start-up time
-        content = json.loads(file.read(MAX_CONFIGURATION_BYTES))
-    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in ("url", "ca_dir", "cert", "key")):
-        msg = "the configuration needs the texts url, ca_dir, cert, key"
-        raise ValueError(msg)
+    """Read the configuration file. Raises RefusalError, OSError, ValueError."""
+    content = json.loads(private(path, stat.S_IWGRP | stat.S_IWOTH, MAX_CONFIGURATION_BYTES))
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in FIELDS):
+        msg = "the configuration needs the texts " + ", ".join(FIELDS)
+        raise RefusalError(msg)
+    private(content["key"], stat.S_IRWXG | stat.S_IRWXO, MAX_CONFIGURATION_BYTES)
     return content
 
 
+def private(path: str, forbidden: int, limit: int) -> bytes:
+    """Read a file of root or of this account that nobody else may change (or even read). Raises RefusalError, OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & forbidden:
+            msg = "a file of the configuration is not private: check the owner, and the mode (key: 0600)"
+            raise RefusalError(msg)
+        return os.read(handle, limit)
+    finally:
+        os.close(handle)
+
+
 def passphrase() -> str:
-    """Read the passphrase as pam_exec hands it over."""
+    """Read the passphrase as pam_exec hands it over. Raises RefusalError."""
     data = sys.stdin.buffer.read(MAX_PASSPHRASE_BYTES + 2).rstrip(b"\0\n")
-    if not 0 < len(data) <= MAX_PASSPHRASE_BYTES:
-        msg = "no passphrase, or one that was cut"
-        raise ValueError(msg)
+    if not 0 < len(data) <= MAX_PASSPHRASE_BYTES or not data.isascii():
+        msg = "no passphrase, or one that cannot be a token"
+        raise RefusalError(msg)
     return data.decode("ascii")
 
 
@@ -57,9 +99,11 @@ def redeemed(config: dict[str, str], username: str, secret: str) -> bool:
     """Ask the dispatcher, over TLS verified in both directions, whether the passphrase is good for the username."""
     url = urlsplit(config["url"])
     if url.scheme != "https" or not url.hostname:
-        msg = "the url is not https"
-        raise ValueError(msg)
-    context = ssl.create_default_context(capath=config["ca_dir"])
+        msg = "the url of the configuration is not https"
+        raise RefusalError(msg)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(capath=config["ca_dir"])
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     context.load_cert_chain(config["cert"], config["key"])
     connection = http.client.HTTPSConnection(url.hostname, url.port or 443, timeout=TIME_LIMIT_S, context=context)
@@ -69,6 +113,14 @@ def redeemed(config: dict[str, str], username: str, secret: str) -> bool:
     reply = connection.getresponse()
     answer = json.loads(reply.read(MAX_REPLY_BYTES))
     return reply.status == 200 and isinstance(answer, dict) and answer.get("success") is True
+
+
+def tell(verdict: str, username: str, why: str) -> None:
+    """Leave a record at the MyProxy host; the dispatcher keeps its own."""
+    line = f"one-time token {verdict} for {username[:300]!a}: {why}"
+    sys.stderr.write(f"pam_verifier: {line}\n")
+    syslog.openlog("myproxy-one-time", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.syslog(syslog.LOG_NOTICE if verdict == "accepted" else syslog.LOG_WARNING, line)
 
 
 def _too_late(_number: int, _frame: object) -> NoReturn:

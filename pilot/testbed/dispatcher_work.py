@@ -145,7 +145,7 @@ class Worker:
 
     def _redeem(self, arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
         allowed = bool(self.rules.redeemer_dn) and peer.dn == self.rules.redeemer_dn
-        return {"success": allowed and self.store.redeem(arguments["username"], arguments["passphrase"])}
+        return {"success": self.store.redeem(arguments["username"], arguments["passphrase"], allowed=allowed)}
 
 
 def envelope(*, success: bool = True, message: str = "", data: object = None) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def submit(directory: Path, job: str) -> int:
     except OSError as missing:
         raise ConfigurationError(f"cannot read the job description {job}: {missing.strerror}") from missing
     except (yaml.YAMLError, SpecError) as wrong:
-        raise ConfigurationError(f"cannot use the job description {job}: {wrong}") from wrong
+        raise ConfigurationError(f"cannot use the job description {job}: {' '.join(str(wrong).split())}") from wrong
     return _store(directory).submit(spec)
 
 

@@ -301,12 +301,12 @@ class Store:
             _audit(db, now, "token.renewal-refused", job_id, f"{dn}: {refusal}")
         raise RefusedError(refusal)
 
-    def redeem(self, username: str, passphrase: str | Secret[str]) -> bool:
-        """Consume the one-time token in a passphrase that was shown to MyProxy for a username. The reason is in the audit."""
+    def redeem(self, username: str, passphrase: str | Secret[str], *, allowed: bool = True) -> bool:
+        """Consume the token in a passphrase shown to MyProxy for a username, if the asker is allowed. The reason is in the audit."""
         secret = passphrase if isinstance(passphrase, Secret) else Secret(passphrase)
         now = self._clock()
         with self._writing() as db:
-            found = store_tokens.redeem(db, self._key, username, secret, now=now)
+            found = store_tokens.redeem(db, self._key, username, secret, now=now) if allowed else store_tokens.STRANGER
             _audit(db, now, found.event, found.job, username)
         return found.accepted
 

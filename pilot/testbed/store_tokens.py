@@ -51,6 +51,10 @@ class Judgement:
     job: int = 0
 
 
+STRANGER = Judgement(accepted=False, event="token.redeemer-refused")
+"""For an asker that is not the MyProxy server; no token is looked at."""
+
+
 def key_is_usable(public_key: bytes) -> bool:
     """Tell whether signatures of this key (SubjectPublicKeyInfo, DER) fit into a passphrase."""
     key = _load(public_key)

@@ -116,7 +116,7 @@ class Bench:
         """SIGTERM while payloads run: one that obeys, one that does not."""
         for name, line, reach in (
             ("SIGTERM to final report, obedient payload, s", "echo up > {}; exec sleep 600", 1.0),
-            (f"SIGTERM to final report, grace {GRACE_S} used up, s", 'trap "" TERM; echo up > {}; while true; do sleep 600; done', GRACE_S + 1.0),
+            (f"SIGTERM to final report, grace {GRACE_S} used up, s", 'trap "" TERM; echo up > {}; sleep 60; sleep 60', GRACE_S + 1.0),
         ):
             bell = self.rig.bell()
             number = self.rig.grid.store.submit(shell(line.format(bell.path)))

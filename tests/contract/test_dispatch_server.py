@@ -345,4 +345,4 @@ def test_server_without_tls(pki, pilot) -> None:
 def test_only_https_urls(url, pki, pilot) -> None:
     """Anything but an https URL of a server is a configuration error."""
     with pytest.raises(ConfigurationError):
-        PandaV1Dispatcher(PandaV1Options(url=url, trust=pki.trust()), pilot.credential)
+        PandaV1Dispatcher(PandaV1Options(url=url, trust=pki.trust()), lambda: pilot.credential)

@@ -112,7 +112,7 @@ def test_system_trust_uses_exactly_its_bundle(pki, pilot, server, store, tmp_pat
     outcomes = []
     for bundle in (good, bad):
         trust = EndpointTrust(kind="system", ca_bundle=str(bundle))
-        client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), pilot.credential)
+        client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), lambda: pilot.credential)
         try:
             outcomes.append(client.claim(pilot, SLOT))
         except DispatcherUntrustedError:
@@ -131,7 +131,7 @@ def test_certifi_is_not_added(pki, pilot, server, monkeypatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, bundle)
     trust = EndpointTrust(kind="system", ca_bundle=str(_foreign_bundle(pki)))
-    client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), pilot.credential)
+    client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), lambda: pilot.credential)
     with pytest.raises(DispatcherUntrustedError):
         client.claim(pilot, SLOT)
 

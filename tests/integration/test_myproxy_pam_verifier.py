@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from pilot.myproxy import pam_verifier
 from pilot.testbed.pki import ALICE_DN, BOB_DN, Authority, write_private
+from tests.support import layers
 from tests.support.myproxy_support import Redeemer, World, closed_port, make_world
 
 PROGRAM = pam_verifier.__file__
@@ -29,10 +31,15 @@ def redeemer(world: World) -> Iterator[Redeemer]:
 
 def verdict(settings: object, username: str | None, passphrase: bytes) -> int:
     environment = {"PAM_TYPE": "auth", "PAM_SERVICE": "x"} | ({} if username is None else {"PAM_USER": username})
+    return called(settings, environment, passphrase).returncode
+
+
+def called(settings: object, environment: dict[str, str], passphrase: bytes) -> subprocess.CompletedProcess[bytes]:
     call = ["/usr/bin/python3", "-IS", PROGRAM, *([str(settings)] if settings else [])]
     done = subprocess.run(call, input=passphrase, env=environment, capture_output=True, timeout=30, check=False)
     assert not passphrase or passphrase not in done.stdout + done.stderr
-    return done.returncode
+    assert b"Traceback" not in done.stderr
+    return done
 
 
 def configured(world: World, place: Path, **changes: str) -> Path:
@@ -80,3 +87,40 @@ def test_nothing_to_go_by(world: World, redeemer: Redeemer, tmp_path: Path) -> N
     assert verdict(tmp_path / "missing.json", ALICE_DN, token) == 1
     assert verdict(half, ALICE_DN, token) == 1
     assert verdict(configured(world, tmp_path, url=redeemer.url), None, token) == 1
+
+
+@pytest.mark.parametrize(("name", "mode"), [("settings.json", 0o622), ("settings.json", 0o660), ("k.pem", 0o640), ("k.pem", 0o604)])
+def test_files_that_others_could_change_or_read(world: World, redeemer: Redeemer, tmp_path: Path, name: str, mode: int) -> None:
+    """A configuration that others can write, or a key that they can read, is not used; the token stays good."""
+    settings = configured(world, tmp_path, url=redeemer.url)
+    token = redeemer.mint(ALICE_DN).encode()
+    (tmp_path / name).chmod(mode)
+    assert verdict(settings, ALICE_DN, token) == 1
+    (tmp_path / name).chmod(0o600)
+    assert verdict(settings, ALICE_DN, token) == 0
+
+
+@pytest.mark.parametrize("kind", ["account", "session", "password"])
+def test_other_uses_of_pam(world: World, redeemer: Redeemer, tmp_path: Path, kind: str) -> None:
+    """Only an authentication consumes a token."""
+    settings, token = configured(world, tmp_path, url=redeemer.url), redeemer.mint(ALICE_DN).encode()
+    assert called(settings, {"PAM_TYPE": kind, "PAM_USER": ALICE_DN}, token).returncode == 1
+    assert verdict(settings, ALICE_DN, token) == 0
+
+
+def test_the_reason_is_told_in_one_safe_line(world: World, redeemer: Redeemer, tmp_path: Path) -> None:
+    """What is told names user and verdict, has one line whatever the username, and never the token."""
+    settings = configured(world, tmp_path, url=redeemer.url)
+    good = called(settings, {"PAM_TYPE": "auth", "PAM_USER": ALICE_DN}, redeemer.mint(ALICE_DN).encode())
+    assert good.stderr.decode() == f"pam_verifier: one-time token accepted for '{ALICE_DN}': consumed\n"
+    bad = called(settings, {"PAM_TYPE": "auth", "PAM_USER": "a\nb\x1b[31m"}, b"wrong-token-0123456789")
+    assert bad.stderr == b"pam_verifier: one-time token refused for 'a\\nb\\x1b[31m': the dispatcher says no\n"
+
+
+def test_python_3_9_is_enough() -> None:
+    """The program needs no newer Python than 3.9, and nothing but its standard library."""
+    tool = Path(sys.executable).with_name("vermin")
+    done = subprocess.run([str(tool), "-t=3.9-", "--no-tips", PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    source = Path(PROGRAM).read_text("utf-8")
+    assert layers.standard_library_only(source, (), frozenset(sys.stdlib_module_names)) == []

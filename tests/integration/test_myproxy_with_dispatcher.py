@@ -32,7 +32,7 @@ class Flight:
         self.grid = grid
         self.trust = EndpointTrust(kind="grid", ca_dir=str(grid.authority.cert_dir), crl="strict")
         self.pilot = self.admitted(grid.pilot_proxy)
-        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), self.pilot.credential)
+        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
 
     def admitted(self, path: Path) -> PilotIdentity:
         places = {"ca_dir": str(self.grid.authority.cert_dir), "voms_dir": str(self.grid.authority.voms_dir)}

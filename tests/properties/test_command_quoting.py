@@ -1,4 +1,4 @@
-"""Command lines by random words and random text."""
+"""Command lines, by random text."""
 
 from __future__ import annotations
 

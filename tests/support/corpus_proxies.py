@@ -14,7 +14,7 @@ from pilot.credentials.values import VerifyOptions
 from pilot.testbed import pki
 from pilot.testbed.pki import Credential
 from tests.support import corpus_reasons as why
-from tests.support.corpus import CA, DAY, NO_CA, UNKNOWN, USER_USAGE, Bench, Case, resign
+from tests.support.corpus import CA, DAY, EVERY, NO_CA, UNKNOWN, USER_USAGE, Bench, Case, resign
 from tests.support.forging import INDEPENDENT, INHERIT_ALL, LIMITED, child_name, cn, now, usage
 
 SHORT = timedelta(minutes=2)
@@ -52,6 +52,10 @@ def from_other_string_type(bench: Bench) -> Credential:
     made = bench.proxy(issuer_name=bench.robot.cert.subject)
     cert = resign(made.cert, b"\x0c\x15" + name, b"\x13\x15" + name, bench.robot.key)
     return Credential(cert, made.key, made.chain)
+
+
+def key_of(issuer: Credential) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
 def two_infos(bench: Bench) -> Credential:
@@ -94,7 +98,6 @@ GOOD = [
     Case("good: signed with SHA-512", "", lambda b: b.proxy(digest=hashes.SHA512())),
     Case("good: CN is a word", "", lambda b: b.proxy(subject=child_name(b.robot, cn("some word")))),
     Case("good: CN=proxy with proxyCertInfo", "", lambda b: b.proxy(subject=child_name(b.robot, cn("proxy")))),
-    Case("good: issuer's name in another string type", "", from_other_string_type),
 ]
 
 KINDS = [
@@ -105,32 +108,46 @@ KINDS = [
         lambda b: b.proxy(b.proxy(second(b, info=LIMITED_INFO), key="middle", attributes=())),
         why=why.LIMITED_STICKY,
     ),
-    Case("legacy, not enabled", "proxy-kind", legacy, why=why.LEGACY),
-    Case("legacy limited, not enabled", "proxy-kind", lambda b: legacy(b, name="limited proxy"), why=why.LEGACY),
-    Case("legacy, enabled", "", legacy, options=LEGACY, why=why.LEGACY_ENABLED),
-    Case("legacy limited, enabled", "", lambda b: legacy(b, name="limited proxy"), options=LEGACY, why=why.LEGACY_ENABLED),
-    Case("legacy twice, enabled", "", lambda b: legacy(b, legacy(b, key="upper", attributes=())), options=LEGACY, why=why.LEGACY_ENABLED),
+    Case("legacy, not enabled", "proxy-kind", legacy),
+    Case("legacy limited, not enabled", "proxy-kind", lambda b: legacy(b, name="limited proxy")),
+    Case("legacy, enabled", "", legacy, options=LEGACY, oracles=EVERY, why=why.LEGACY_ENABLED),
+    Case("legacy limited, enabled", "", lambda b: legacy(b, name="limited proxy"), options=LEGACY, oracles=EVERY, why=why.LEGACY_ENABLED),
+    Case(
+        "legacy twice, enabled",
+        "",
+        lambda b: legacy(b, legacy(b, key="upper", attributes=())),
+        options=LEGACY,
+        oracles=EVERY,
+        why=why.LEGACY_ENABLED,
+    ),
     Case(
         "legacy full below legacy limited, enabled",
         "unlimited",
         lambda b: legacy(b, legacy(b, name="limited proxy", key="upper", attributes=())),
         options=LEGACY,
+        oracles=EVERY,
+        why=why.LEGACY_LIMITED,
     ),
     Case(
-        "RFC below legacy, enabled", "proxy-kind", lambda b: b.proxy(legacy(b, key="upper", attributes=())), options=LEGACY, why=why.MIXED
+        "RFC below legacy, enabled",
+        "proxy-kind",
+        lambda b: b.proxy(legacy(b, key="upper", attributes=())),
+        options=LEGACY,
+        oracles=EVERY,
+        why=why.MIXED,
     ),
-    Case("legacy below RFC, enabled", "proxy-kind", lambda b: legacy(b, second(b)), options=LEGACY, why=why.MIXED),
+    Case("legacy below RFC, enabled", "proxy-kind", lambda b: legacy(b, second(b)), options=LEGACY, oracles=EVERY, why=why.MIXED),
     Case("draft proxy", "proxy-kind", lambda b: b.proxy(info_oid=DRAFT), why=why.DRAFT),
-    Case("draft proxy, legacy enabled", "proxy-kind", lambda b: b.proxy(info_oid=DRAFT), options=LEGACY, why=why.DRAFT),
+    Case("draft proxy, legacy enabled", "proxy-kind", lambda b: b.proxy(info_oid=DRAFT), options=LEGACY, oracles=EVERY, why=why.DRAFT),
     Case("independent proxy", "proxy-kind", lambda b: b.proxy(info=info(INDEPENDENT)), why=why.LANGUAGE),
     Case("unknown policy language", "proxy-kind", lambda b: b.proxy(info=info("1.2.3.4")), why=why.LANGUAGE),
     Case("inheritAll with a policy", "proxy-info", lambda b: b.proxy(info=info(policy=b"\x04\x01x")), why=why.POLICY_THERE),
     Case("limited with a policy", "proxy-info", lambda b: b.proxy(info=info(LIMITED, policy=b"\x04\x01x")), why=why.POLICY_THERE),
     Case("proxyCertInfo not critical", "proxy-info", lambda b: b.proxy(info_critical=False), why=why.INFO_CRITICAL),
     Case("proxyCertInfo garbage", "proxy-info", lambda b: b.proxy(info=b"garbage")),
-    Case("proxyCertInfo with bytes behind it", "proxy-info", lambda b: b.proxy(info=info() + b"\x05\x00"), why=why.TRAILING),
+    Case("proxyCertInfo with bytes behind it", "proxy-info", lambda b: b.proxy(info=info() + b"\x05\x00"), why=why.NOT_DER),
     Case("proxyCertInfo not in DER", "proxy-info", lambda b: b.proxy(info=b"\x30\x81" + info()[1:]), why=why.NOT_DER),
-    Case("proxyCertInfo twice", "malformed", two_infos, why=why.TWICE),
+    Case("proxyCertInfo twice", "malformed", two_infos),
 ]
 
 LENGTHS = [
@@ -148,7 +165,7 @@ LENGTHS = [
 ]
 
 NAMES = [
-    Case("subject is the issuer's", "proxy-name", lambda b: b.proxy(subject=b.robot.cert.subject), why=why.SELF_NAMED),
+    Case("subject is the issuer's", "proxy-name", lambda b: b.proxy(subject=b.robot.cert.subject)),
     Case("subject of somebody else", "proxy-name", lambda b: b.proxy(subject=pki.name_of(pki.ALICE_DN))),
     Case("subject with two CNs added", "proxy-name", lambda b: b.proxy(subject=child_name(b.robot, cn("1"), cn("2")))),
     Case("subject with two CNs in one RDN", "proxy-name", lambda b: b.proxy(subject=child_name(b.robot, cn("1"), cn("2"), together=True))),
@@ -158,6 +175,7 @@ NAMES = [
         lambda b: b.proxy(subject=child_name(b.robot, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "1"))),
     ),
     Case("subject with a CN replaced", "proxy-name", lambda b: b.proxy(subject=pki.name_of(pki.ROBOT_DN[:-8] + "/CN=1"))),
+    Case("issuer's name in another string type", "order", from_other_string_type, why=why.STRING_TYPE),
     Case(
         "issuer name of somebody else", "order", lambda b: b.proxy(issuer_name=b.alice.cert.subject, subject=child_name(b.alice, cn("1")))
     ),
@@ -170,6 +188,8 @@ SIGNATURES = [
     Case("signature with a bit flipped", "bad-signature", flipped),
     Case("signed with SHA-1", "bad-signature", lambda b: with_digest(b, hashes.SHA1(), "1.2.840.113549.1.1.5"), why=why.SHA1),
     Case("upper proxy signed by another key", "bad-signature", lambda b: b.proxy(second(b, signer=b.alice.key))),
+    Case("good: key identifier of the issuer", "", lambda b: b.proxy(extensions=[(key_of(b.robot), False)])),
+    Case("key identifier of another key", "key-identifier", lambda b: b.proxy(extensions=[(key_of(b.alice), False)])),
     Case("key RSA 1024", "weak-key", lambda b: b.proxy(key="weak"), why=why.WEAK),
     Case("upper proxy with key RSA 1024", "weak-key", lambda b: b.proxy(bench_weak(b)), why=why.WEAK),
     Case("key secp256k1", "weak-key", lambda b: b.proxy(key="k256"), why=why.CURVE),
@@ -191,7 +211,7 @@ FIELDS = [
         lambda b: b.proxy(key_usage=usage(digital_signature=True, key_cert_sign=True)),
         why=why.PROXY_USAGE,
     ),
-    Case("unknown critical extension", "critical-extension", lambda b: b.proxy(extensions=[(UNKNOWN, True)]), why=why.CRITICAL),
+    Case("unknown critical extension", "critical-extension", lambda b: b.proxy(extensions=[(UNKNOWN, True)])),
     Case(
         "critical name constraints",
         "critical-extension",

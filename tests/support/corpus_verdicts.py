@@ -62,6 +62,12 @@ def globus(exhibit: Exhibit) -> str:
     return _verdict(done.returncode, good="Proxy Verify OK" in done.stdout)
 
 
+def info(exhibit: Exhibit) -> str:
+    """`grid-proxy-info -exists`, which looks at the file more than at what it holds."""
+    done = _run(exhibit, "grid-proxy-info", "-file", str(exhibit.path), "-exists")
+    return _verdict(done.returncode, good=done.returncode == 0)
+
+
 def voms(exhibits: Sequence[Exhibit]) -> list[str]:
     """The VOMS library with full verification; a crash concerns one case only."""
     verdicts: list[str] = []
@@ -71,22 +77,20 @@ def voms(exhibits: Sequence[Exhibit]) -> list[str]:
         program = [sys.executable, str(VOMS_PROGRAM)]
         done = subprocess.run(program, input=lines, capture_output=True, text=True, timeout=LIMIT_S + len(rest), check=False)
         verdicts += [ACCEPTS if line.startswith("accepts") else REFUSES for line in done.stdout.splitlines()]
-        if done.returncode < 0:
+        if done.returncode and len(verdicts) < len(exhibits):
             verdicts.append(CRASHES)
     return verdicts
 
 
 def oracle_verdicts(exhibits: Sequence[Exhibit]) -> list[dict[str, str]]:
     """The verdict of each tool on each case, ``-`` where the tool does not look at such a defect."""
-    from_voms = voms(exhibits)
-    found = []
-    for exhibit, voms_verdict in zip(exhibits, from_voms, strict=True):
-        wanted = exhibit.case.oracles
-        found.append(
-            {
-                "openssl": openssl(exhibit) if "openssl" in wanted else SILENT,
-                "globus": globus(exhibit) if "globus" in wanted else SILENT,
-                "voms": voms_verdict if "voms" in wanted else SILENT,
-            }
-        )
-    return found
+    from_voms = iter(voms([exhibit for exhibit in exhibits if "voms" in exhibit.case.oracles]))
+    return [
+        {
+            "openssl": openssl(exhibit) if "openssl" in exhibit.case.oracles else SILENT,
+            "globus": globus(exhibit) if "globus" in exhibit.case.oracles else SILENT,
+            "info": info(exhibit) if "info" in exhibit.case.oracles else SILENT,
+            "voms": next(from_voms) if "voms" in exhibit.case.oracles else SILENT,
+        }
+        for exhibit in exhibits
+    ]

@@ -63,7 +63,7 @@ class Pki:
     def dispatcher(self, url: str, pilot: PilotIdentity, *, timeout_s: float = 10.0, label: str = "", **changes) -> PandaV1Dispatcher:
         sender = Sender(site_name="TESTBED", node="slot1@wn1.example", pilot_id="slurm-77|multi-user-pilot", cores=1)
         options = PandaV1Options(url=url, trust=self.trust(), label=label, timeout_s=timeout_s, sender=sender, **changes)
-        return PandaV1Dispatcher(options, pilot.credential)
+        return PandaV1Dispatcher(options, lambda: pilot.credential)
 
 
 def job_spec(**changes) -> JobSpec:

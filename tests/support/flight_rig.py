@@ -216,6 +216,7 @@ class Rig:
         self._stack = ExitStack()
         self._number = 0
         self.cast = self.troupe or cast()
+        self._strewn_before = self._strewn()
         if self.base == Path():
             self.base = Path(tempfile.mkdtemp(prefix="pilot-e2e-"))
             self._stack.callback(shutil.rmtree, self.base, ignore_errors=True)
@@ -358,9 +359,18 @@ class Rig:
         found = [f"file {path}" for path in sorted(scratch.rglob("*")) if path != journal and path.parent != journal]
         found += [f"process {process}" for process in self.processes(scratch)]
         found += [f"secret in {path}" for path in scratch.parent.rglob("*") if path.is_file() and SECRET_MARK in path.read_bytes()]
+        found += sorted(self._strewn() - self._strewn_before)
+        return found
+
+    def _strewn(self) -> set[str]:
+        """Files of the accounts where payloads like to leave some."""
         uids = {self.cast.uid, *self.cast.owner_uids} - {os.getuid()}
+        found = set()
         for place in ("/tmp", "/var/tmp", "/dev/shm"):
-            found += [f"strewn {entry.path}" for entry in os.scandir(place) if entry.stat(follow_symlinks=False).st_uid in uids]
+            for entry in os.scandir(place):
+                with suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_uid in uids:
+                        found.add(f"strewn {entry.path}")
         return found
 
     def processes(self, scratch: Path) -> list[str]:

@@ -25,6 +25,7 @@ EFFECTS = (
     "credentials.files",
     "credentials.trust",
     "credentials.admit",
+    "credentials.own",
     "credentials.owner",
     "credentials.renewal",
     "dispatch.connection",
@@ -84,7 +85,7 @@ IMPURE_CALLS = frozenset({"open", "print", "input"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
 
 IDENTITY_TYPES = {
-    "PilotCredential": ("credentials.admit",),
+    "PilotCredential": ("credentials.admit", "credentials.own"),
     "PilotIdentity": ("credentials.admit",),
     "OwnerCredential": ("credentials.owner",),
     "NoCredential": ("sources",),

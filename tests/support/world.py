@@ -356,8 +356,9 @@ class World:
             "max_payloads": len(self.queue) or 1, "ends_at": self.watch.now + 100_000.0, "patience_s": 0.0, "poll_s": 10.0,
             "claim_retries": 2, "min_proxy_s": 60.0,
         }
-        shifting = Shift(kit or self.kit(), self.watch, ShiftPolicy(**numbers | policy), lambda: Slot(queue="Q", node="n"))
-        return shifting.work(pilot or pilot_identity())
+        identity = pilot or pilot_identity()
+        slot = Slot(queue="Q", node="n")
+        return Shift(kit or self.kit(), self.watch, ShiftPolicy(**numbers | policy), lambda: slot, lambda: identity).work()
 
 
 def _moved(name: str, url: str) -> MovedFile:

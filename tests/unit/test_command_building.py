@@ -12,6 +12,9 @@ from pilot.model import FileToFetch, InputFile, OutputFile, Payload
 from pilot.staging.plan import Endpoints, plan_transfers
 from tests.support.world import a_payload
 
+BY_BASH = True
+"""The queue says `payload_shell`: this is no argument of a subprocess."""
+
 
 def payload(transformation: str, parameters: str = "") -> Payload:
     return replace(a_payload(), transformation=transformation, parameters=parameters)
@@ -37,7 +40,7 @@ def test_words(transformation: str, parameters: str, expected: tuple[str, ...]) 
 @pytest.mark.parametrize("line", ["echo $HOME | wc 'a", "a;b\nc", "x  y "])
 def test_shell_line_is_untouched(line: str) -> None:
     """With the queue's payload_shell the line is one argument for bash, as it came."""
-    assert argv(payload("run.sh", line), shell=True) == ("/bin/bash", "-c", f"run.sh {line}".strip())
+    assert argv(payload("run.sh", line), shell=BY_BASH) == ("/bin/bash", "-c", f"run.sh {line}".strip())
 
 
 @pytest.mark.parametrize(
@@ -67,9 +70,9 @@ def test_refused_shell_lines(text: str, shell_refuses: bool) -> None:
     """A shell line cannot be empty or hold a NUL; its quoting is the shell's business."""
     if shell_refuses:
         with pytest.raises(PayloadStartError):
-            argv(payload(text), shell=True)
+            argv(payload(text), shell=BY_BASH)
     else:
-        assert argv(payload(text), shell=True)[2] == text
+        assert argv(payload(text), shell=BY_BASH)[2] == text
 
 
 def test_program_from_a_url() -> None:
@@ -81,11 +84,11 @@ def test_program_from_a_url() -> None:
     assert not is_url("ftp://x/y")
 
 
-@pytest.mark.parametrize("url", ["https://host", "https://host/", "https://host/a%2F..", "https://host/-rf", "https://host/.x", "https://host/a%00", "https://host/a%0Ab"])
-def test_program_without_a_usable_name(url: str) -> None:
+@pytest.mark.parametrize("path", ["", "/", "/a%2F..", "/-rf", "/.x", "/a%00", "/a%0Ab"])
+def test_program_without_a_usable_name(path: str) -> None:
     """A URL whose last part is no plain file name is refused; it cannot lead out of the work directory."""
     with pytest.raises(PayloadStartError, match="names no usable file"):
-        program_to_fetch(payload(url))
+        program_to_fetch(payload(f"https://host{path}"))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,8 @@ def test_environment_is_built_from_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     """No variable of the pilot is inherited; home and temporary directory are the work directory; the proxy is the owner's."""
     for name in ("SECRET_OF_THE_PILOT", "X509_USER_PROXY", "LD_PRELOAD", "HTTP_PROXY", "BEARER_TOKEN", "HOME"):
         monkeypatch.setenv(name, "pilots-own")
-    built = environment(a_payload(), work="/w", proxy_path="/w/../proxy", ca_dir="/ca", extra={"SITE": "s", "HOME": "/evil", "PANDAID": "7"})
+    extra = {"SITE": "s", "HOME": "/evil", "PANDAID": "7"}
+    built = environment(a_payload(), work="/w", proxy_path="/w/../proxy", ca_dir="/ca", extra=extra)
     found = dict(built)
     assert list(built) == sorted(built)
     assert len(found) == len(built)

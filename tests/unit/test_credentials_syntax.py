@@ -12,7 +12,7 @@ from pilot.credentials.fqan import FqanSyntaxError, belongs_to, is_host_name, is
 from pilot.credentials.policy import PolicySyntaxError, allowed_subjects, may_sign
 
 CA = "/DC=test/CN=CA"
-GOOD = b"# text\naccess_id_CA  X509  '/DC=test/CN=CA'\n\npos_rights globus CA:sign\ncond_subjects globus '\"/DC=test/*\" \"/C=x/CN=?\"'\n"
+GOOD = b"# text\naccess_id_CA  X509  '/DC=test/CN=CA'\n\npos_rights globus CA:sign\ncond_subjects globus '\"/DC=test/*\" \"/C=x/CN=y\"'\n"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_targets_are_read() -> None:
 
 def test_policy_is_read() -> None:
     """Patterns after CA:sign of this authority count."""
-    assert allowed_subjects(GOOD, CA) == ("/DC=test/*", "/C=x/CN=?")
+    assert allowed_subjects(GOOD, CA) == ("/DC=test/*", "/C=x/CN=y")
     assert allowed_subjects(GOOD, "/DC=test/CN=Other") == ()
 
 
@@ -115,7 +115,7 @@ def test_policy_of_several_authorities_is_kept_apart() -> None:
     """Each authority has its own patterns."""
     text = GOOD + b"access_id_CA X509 '/CN=B'\npos_rights globus CA:sign\ncond_subjects globus '/O=b/*'\n"
     assert allowed_subjects(text, "/CN=B") == ("/O=b/*",)
-    assert allowed_subjects(text, CA) == ("/DC=test/*", "/C=x/CN=?")
+    assert allowed_subjects(text, CA) == ("/DC=test/*", "/C=x/CN=y")
 
 
 @pytest.mark.parametrize("right", ["CA:read", "ca:sign", "CA:sign CA:read"])
@@ -124,7 +124,20 @@ def test_policy_without_the_right_allows_nothing(right: str) -> None:
     assert allowed_subjects(GOOD.replace(b"CA:sign", right.encode()), CA) == ()
 
 
-@pytest.mark.parametrize("line", [b"neg_rights globus CA:sign", b"hello", b"cond_subjects globus '\"/a\"", b"\xff"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"neg_rights globus CA:sign",
+        b"hello",
+        b"cond_subjects globus '\"/a\"",
+        b"\xff",
+        b"cond_subjects globus '\"/a\"'",
+        b"access_id_CA X509 '/CN=x'",
+        b"access_id_CA X509 /CN=a b\npos_rights globus CA:sign\ncond_subjects globus '\"/a\"'",
+        b"access_id_CA X509 \"/CN=x\"\npos_rights globus CA:sign\ncond_subjects globus '\"/a\"'",
+        b"access_id_CA X509 '/CN=x'\npos_rights globus CA:sign\npos_rights globus CA:sign\ncond_subjects globus '\"/a\"'",
+    ],
+)
 def test_policy_not_understood_is_an_error(line: bytes) -> None:
     """A line that is not understood makes the file useless."""
     with pytest.raises((PolicySyntaxError, UnicodeDecodeError)):
@@ -137,21 +150,18 @@ def test_policy_not_understood_is_an_error(line: bytes) -> None:
         ("/DC=test/*", "/DC=test/CN=x", True),
         ("/DC=test/*", "/DC=test2/CN=x", False),
         ("/DC=test/*", "/DC=TEST/CN=x", False),
-        ("*/CN=a*b", "/O=x/CN=a1/2b", True),
-        ("/CN=?", "/CN=ab", False),
+        ("/O=x/*b", "/O=x/CN=a1/2b", True),
+        ("/O=x/*x/CN=b", "/O=x/CN=b", False),
+        ("/O=*/CN=*", "/O=x/CN=b", False),
+        ("/CN=?", "/CN=a", False),
         ("/Email=*", "/emailAddress=a@b", True),
         ("", "/CN=x", False),
         ("*", "", True),
     ],
 )
 def test_patterns(pattern: str, subject: str, covered: bool) -> None:
-    """Star and question mark are the only wildcards."""
+    """One star is the only wildcard."""
     assert may_sign((pattern,), subject) is covered
-
-
-def test_patterns_take_no_exponential_time() -> None:
-    """A hostile pattern ends quickly."""
-    assert not may_sign(("*a" * 200 + "b",), "a" * 2000)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def test_lsc_with_several_chains(tmp_path: Path) -> None:
     ac = good(world).build()
     for text, accepted in (
         (f"{wrong}------ NEXT CHAIN ------\n{right}", True),
-        (f"# comment\n\n{right}", True),
+        (f"\n{right}", True),
+        (f"# comment\n{right}", False),
         (wrong, False),
         (right.splitlines()[0] + "\n", False),
         ("", False),

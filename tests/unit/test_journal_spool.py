@@ -22,8 +22,8 @@ from tests.support.world import OWNER, a_payload
 DISPATCHER = "https://dispatcher.example.test"
 ROOT = Path(__file__).resolve().parents[2]
 OUTCOME = Outcome(
-    payload_id="1", attempt=1, state=FinalState.FAILED, error_code=1144, diagnosis="killed – \u00fc",
-    result=PayloadResult(signal=15, wall_s=1.5, usage=Usage(cpu_s=2.0, pss_bytes=7), stopped=StopReason.KILL_ORDER, stop_detail="tobekilled"),
+    payload_id="1", attempt=1, state=FinalState.FAILED, error_code=1144, diagnosis="killed \u00fc",
+    result=PayloadResult(signal=15, wall_s=1.5, usage=Usage(cpu_s=2.0, pss_bytes=7), stopped=StopReason.KILL_ORDER, stop_detail="order"),
     stored=(StoredFile(lfn="log", guid="g", size_bytes=1, adler32="00000001", url="file:///log", endpoint="E"),),
     started_at=datetime(2026, 1, 2, tzinfo=UTC),
 )  # fmt: skip

@@ -170,7 +170,7 @@ def test_full_disk_and_closed_streams_harm_nobody() -> None:
     teller.say("late", "from the other thread")
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w", encoding="utf-8") as gone:
+    with os.fdopen(writer, "w", encoding="utf-8") as gone:
         Teller(gone).say("x", "y")
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
 

@@ -50,7 +50,8 @@ class Stand:
 
 
 @pytest.fixture
-def stand() -> Stand:
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    monkeypatch.chdir(tmp_path)  # what is removed by mistake is at least nobody's
     return Stand()
 
 

@@ -50,7 +50,7 @@ def test_unsafe_places_are_refused(tmp_path: Path) -> None:
         places.append(tmp_path / "foreign")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     for place in places:
-        with pytest.raises(SandboxError, match="cannot (use|make)") as caught, RunDirectory(place):
+        with pytest.raises(SandboxError, match=r"cannot (use|make)") as caught, RunDirectory(place):
             pytest.fail("it was used")
         assert str(place) in caught.value.message
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
@@ -79,3 +79,16 @@ def test_remove_what_is_not_there(tmp_path: Path) -> None:
 def test_fresh_names_differ(tmp_path: Path) -> None:
     """Names cannot be guessed."""
     assert len({fresh_name(tmp_path) for _ in range(50)}) == 50
+
+
+def test_half_made_directory_is_removed(tmp_path: Path) -> None:
+    """A directory whose private part cannot be made is not left behind; one that was there before stays."""
+    run = RunDirectory(tmp_path / "run")
+    run.private = run.path / "missing" / "pilot"
+    with pytest.raises(SandboxError), run:
+        pytest.fail("it was used")
+    assert list(tmp_path.iterdir()) == []
+    run.path.mkdir()
+    with pytest.raises(SandboxError), run:
+        pytest.fail("it was used")
+    assert list(tmp_path.iterdir()) == [run.path]

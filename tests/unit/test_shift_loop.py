@@ -111,7 +111,12 @@ def test_proxy_that_ends_soon(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "tries"),
-    [(errors.DispatcherUnreachableError, 3), (errors.DispatcherRefusedError, 1), (errors.DispatcherUntrustedError, 1), (errors.DispatcherProtocolError, 1)],
+    [
+        (errors.DispatcherUnreachableError, 3),
+        (errors.DispatcherRefusedError, 1),
+        (errors.DispatcherUntrustedError, 1),
+        (errors.DispatcherProtocolError, 1),
+    ],
 )
 def test_claim_that_fails(world: World, kind: type[PilotError], tries: int) -> None:
     """Only a dispatcher that is away is asked again, a bounded number of times."""
@@ -145,7 +150,8 @@ def test_unreadable_payload_is_refused(world: World) -> None:
     world.at["dispatcher.claim"] = unreadable
     world.queue = [a_payload(1)]
     result = world.work(max_payloads=2)
-    assert [(outcome.payload_id, outcome.attempt, outcome.state.value) for outcome in world.finished] == [("9", 2, "failed"), ("1", 1, "finished")]
+    told = [(outcome.payload_id, outcome.attempt, outcome.state.value) for outcome in world.finished]
+    assert told == [("9", 2, "failed"), ("1", 1, "finished")]
     assert "no owner" in world.finished[0].diagnosis
     assert world.ledger.count("credentials.obtain") == 1
     assert result.error is None

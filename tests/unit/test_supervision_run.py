@@ -63,7 +63,9 @@ def test_death_by_signal(stand: Stand) -> None:
     assert (result.exit_code, result.signal, result.stopped) == (None, 11, None)
 
 
-@pytest.mark.parametrize(("order", "reason", "grace_s"), [("order_kill", StopReason.KILL_ORDER, 30.0), ("order_signal", StopReason.SIGNAL, 5.0)])
+@pytest.mark.parametrize(
+    ("order", "reason", "grace_s"), [("order_kill", StopReason.KILL_ORDER, 30.0), ("order_signal", StopReason.SIGNAL, 5.0)]
+)
 def test_stubborn_payload_is_killed_after_the_grace(stand: Stand, order: str, reason: StopReason, grace_s: float) -> None:
     """TERM once, then KILL when the grace of this kind of order is over; the waiting is no busy loop."""
     stand.world.heeds_signals = False

@@ -1,0 +1,139 @@
+"""Whole flights with a true change of account, in a private namespace with the gLExec emulation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.testbed.grid import ALICE_DN, BOB_DN
+from pilot.testbed.namespace import run_in_namespace
+from tests.support.flight_rig import PROJECT
+
+pytestmark = pytest.mark.needs("account-switch")
+CASES = PROJECT / "tests" / "support" / "flight_switched_cases.py"
+SHUT = (
+    "reads proxy",
+    "lists journal",
+    "lists run",
+    "lists pilot",
+    "writes run",
+    "writes beside",
+    "writes scratch",
+    "reads environment",
+    "reads memory",
+    "signals pilot",
+)
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    """All cases, played once: entering the namespace, copying and compiling cost more than the flights."""
+    private = [place for place in ("/tmp", "/dev/shm") if not PROJECT.is_relative_to(place) and not Path(sys.prefix).is_relative_to(place)]
+    played = run_in_namespace([sys.executable, "-I", str(CASES), str(PROJECT)], private=private, timeout_s=240)
+    assert played.returncode == 0, played.stderr.decode()[-3000:]
+    found: dict[str, Any] = json.loads(played.stdout.splitlines()[-1])
+    return found
+
+
+def case(told: dict[str, Any], name: str) -> dict[str, Any]:
+    """One case that was played to its end."""
+    found: dict[str, Any] = told[name]
+    assert "crashed" not in found, found["crashed"]
+    return found
+
+
+def test_each_owner_runs_in_an_account_of_his_own(told: dict[str, Any]) -> None:
+    """Payloads of two owners run as two accounts, neither the pilot's, with the owner's files and log stored as the owner."""
+    flight = case(told, "owners")
+    assert (flight["code"], flight["states"], flight["left"]) == (0, ["finished", "finished"], []), flight["stderr"]
+    assert [probe["uid"] for probe in flight["probes"]] == flight["uids"]
+    assert [probe["euid"] for probe in flight["probes"]] == flight["uids"]
+    assert flight["pilot_uid"] not in flight["uids"]
+    assert flight["stored_by"] == [ALICE_DN, BOB_DN]
+    for record, dn, uid in zip(flight["boarded"], (ALICE_DN, BOB_DN), flight["uids"], strict=True):
+        assert (record["owner_dn"], record["uid"], record["switched"], record["gateway"]) == (dn, uid, True, "glexec")
+    assert all("switched=yes" in report["job_metrics"] for report in flight["reports"])
+
+
+def test_a_payload_can_read_nothing_of_the_pilot(told: dict[str, Any]) -> None:
+    """Neither proxy, journal, directories, environment, memory nor the process of the pilot are open to the payload."""
+    for probe in case(told, "owners")["probes"]:
+        assert probe["foreign processes"] > 0
+        assert [what for what in SHUT if probe[what]] == []
+        assert (probe["own proxy"], oct(probe["mode"])) == ("-----BEGIN", "0o600")
+        assert probe["glexec variables"] == []
+
+
+def test_the_scratch_directory_keeps_its_mode(told: dict[str, Any]) -> None:
+    """What was opened for the switch is closed again."""
+    assert case(told, "owners")["run_modes"] == "0o755"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("201", 99, ("201",)),
+        ("202", 100, ("202",)),
+        ("203", 0, ("203",)),
+        ("126", 99, ("126",)),
+        ("hang", 102, ("within 1 s",)),
+        ("same", 103, ("pilot's own",)),
+        ("unmapped", 0, ("203",)),
+        ("root", 0, ("203", "root")),
+        ("no-account", 0, ("203", "nobody999")),
+    ],
+)
+def test_a_gateway_that_says_no_is_obeyed(told: dict[str, Any], name: str, code: int, words: tuple[str, ...]) -> None:
+    """gLExec 201, 202, 203, 126, a hang, a lie: the payload is not run, the report says why, the exit code is the documented one."""
+    flight = case(told, "refusals")[name]
+    (report,) = flight["reports"]
+    assert flight["code"] == code, flight["stderr"]
+    assert (flight["states"], flight["finals"], flight["ran"]) == (["failed"], [["failed"]], False)
+    assert report["pilot_error_code"] == 1226
+    assert report["pilot_error_diag"].startswith("cannot ")
+    assert not [word for word in words if word not in report["pilot_error_diag"]], report["pilot_error_diag"]
+    assert "trans_exit_code" not in report
+    assert (flight["left"], flight["journal"], flight["boarded"]) == ([], [], [])
+    assert "Traceback" not in flight["stderr"]
+
+
+def test_a_gateway_that_is_missing_stops_the_pilot(told: dict[str, Any]) -> None:
+    """A configured gateway that is not there is a failure, never a reason to run unswitched."""
+    flight = case(told, "refusals")["missing"]
+    assert flight["code"] == 100, flight["stderr"]
+    assert "cannot find gLExec" in flight["result"]["message"]
+    assert (flight["left"], flight["boarded"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "state", "error"),
+    [
+        ("messy", 0, "finished", None),
+        ("stopped", 94, "failed", 1201),
+        ("killed_by_order", 0, "failed", 1144),
+    ],
+)
+def test_nothing_is_left_in_the_owners_account(told: dict[str, Any], name: str, code: int, state: str, error: int | None) -> None:
+    """Daemons, closed directories, odd names, stops by signal and by order: the owner's side is clean, with one final report."""
+    flight = case(told, name)
+    assert (flight["code"], flight["states"], flight["finals"]) == (code, [state], [[state]]), flight["stderr"]
+    assert flight["reports"][0].get("pilot_error_code") == error
+    assert (flight["left"], flight["journal"]) == ([], [])
+
+
+def test_sigkill_of_the_pilot_leaves_nothing_of_the_owner(told: dict[str, Any]) -> None:
+    """After SIGKILL of the pilot alone the far side kills and cleans, the wrapper removes the rest, `recover` reports."""
+    flight = case(told, "pilot_killed")
+    assert (flight["gone"], flight["code"], flight["left"], len(flight["journal"])) == (True, 137, [], 1), flight["stderr"]
+    recovered = flight["recovered"]
+    assert (recovered["code"], recovered["states"], recovered["left"], recovered["journal"]) == (0, ["failed"], [], [])
+
+
+def test_a_lost_dispatcher_leaves_the_owners_side_clean(told: dict[str, Any]) -> None:
+    """With the report undeliverable only the journal stays."""
+    flight = case(told, "report_away")
+    assert (flight["code"], flight["left"], len(flight["journal"])) == (79, [], 1)
