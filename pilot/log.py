@@ -20,6 +20,8 @@ from pilot.errors import ConfigurationError
 
 FLIGHT_LOG_CAP_BYTES = 256_000
 TAIL_CAP_BYTES = 1_000
+LOG_CAP_BYTES = 100_000_000
+"""Of the JSON log; what comes later is told to people only."""
 LINE_CAP_CHARACTERS = 4_000
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{8,}")
@@ -161,6 +163,8 @@ class Teller:
         if stream is None:
             return
         try:
+            if stream is self._log and stream.tell() > LOG_CAP_BYTES:  # the audit stream has no cap: each flight adds little
+                return
             stream.write(json.dumps(self._facts(stamp, event, text, fields), default=str) + "\n")
             stream.flush()
         except (OSError, ValueError):

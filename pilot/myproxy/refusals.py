@@ -178,6 +178,16 @@ _KNOWN: tuple[tuple[str, Refusal], ...] = (
         ),
     ),
     (
+        "X509_STORE_CTX_get1_issuer() failed",
+        Refusal(
+            reason="stored-untrusted",
+            sentence="the server cannot verify the stored credential",
+            remedy="ask the administrators of the MyProxy server to look at its CA directory and revocation lists",
+            fixer=Fixer.VO,
+            later_helps=True,
+        ),
+    ),
+    (
         "Bad password",
         Refusal(
             reason="passphrase-wrong",

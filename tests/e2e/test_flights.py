@@ -187,7 +187,7 @@ def test_a_kill_order_is_obeyed_in_each_stage(rig: Rig, stage: str) -> None:
     [
         ({"payload.wall_s": 1}, "exec sleep 600", 1213, "longer than the limit of 1 s"),
         ({"payload.disk_mb": 5}, "head -c 20000000 /dev/zero > big; exec sleep 600", 1104, "disk"),
-        ({"payload.memory_mb": 90}, "exec /usr/bin/python3 -c \"import time; x = bytearray(200000000); time.sleep(600)\"", 1235, "memory"),
+        ({"payload.memory_mb": 90}, 'exec /usr/bin/python3 -c "import time; x = bytearray(200000000); time.sleep(600)"', 1235, "memory"),
     ],
     ids=["wall", "disk", "memory"],
 )

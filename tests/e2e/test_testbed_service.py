@@ -184,7 +184,14 @@ def test_a_pilot_flies_by_what_up_tells(tmp_path: Path) -> None:
         def run(*argv: str, **environment: str) -> str:
             values = {"PATH": "/usr/bin:/bin", "PILOT_PYTHON": str(players.python), **environment}
             done = subprocess.run(
-                argv, env=values, cwd=home, capture_output=True, text=True, timeout=60, check=False, **identity  # type: ignore[call-overload]
+                argv,
+                env=values,
+                cwd=home,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+                **identity,  # type: ignore[call-overload]
             )
             assert done.returncode == 0, done.stderr
             return str(done.stdout)

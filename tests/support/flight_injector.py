@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.flight_rig import Rig
 
-TEMPLATE = '''#!{python} -I
+TEMPLATE = """#!{python} -I
 import importlib, sys
 from pilot.cli.main import main
 module, owner, name = {place!r}
@@ -20,7 +20,7 @@ def fail(*args, **kwargs):
     return original(*args, **kwargs)
 setattr(target, name, fail)
 sys.exit(main(sys.argv[sys.argv.index("pilot") + 1:]))
-'''
+"""
 
 
 def broken_pilot(rig: Rig, place: str, call: int = 1) -> Path:

@@ -182,3 +182,16 @@ def test_no_stderr_at_all() -> None:
         ["/bin/bash", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code], stdout=subprocess.PIPE, check=False, timeout=30
     )
     assert (found.returncode, found.stdout) == (0, b"fine\n")
+
+
+def test_the_json_log_has_a_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JSON log ends at its cap; people are told on, audit records are kept."""
+    monkeypatch.setattr("pilot.log.LOG_CAP_BYTES", 1_000)
+    people = io.StringIO()
+    teller = Teller(people, log_path=str(tmp_path / "log"), audit_path=str(tmp_path / "audit"))
+    for number in range(100):
+        teller.say("x", f"line {number}")
+        teller.audit("y", number=number)
+    assert (tmp_path / "log").stat().st_size < 1_300
+    assert "line 99" in people.getvalue()
+    assert len((tmp_path / "audit").read_text().splitlines()) == 100
