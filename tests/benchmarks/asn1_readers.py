@@ -122,6 +122,18 @@ def import_ms(module: str) -> float:
     return statistics.median(float(run.stdout) for run in runs) * 1e3
 
 
+def _extension(reader: der.Reader) -> None:
+    fields = reader.enter()
+    fields.oid()
+    if fields.peek() == 0x01:
+        fields.boolean()
+    fields.take(der.OCTET_STRING)
+
+
+def _first_of_set(reader: der.Reader) -> object:
+    return reader.enter(der.SET).integer()
+
+
 MALFORMED: dict[str, tuple[type, bytes, Callable[[der.Reader], object]]] = {
     "length in the long form where the short one fits": (bytes, b"\x04\x81\x01a", lambda reader: reader.take(der.OCTET_STRING)),
     "indefinite length": (bytes, b"\x24\x80\x04\x01a\x00\x00", lambda reader: reader.take(der.OCTET_STRING)),
@@ -130,13 +142,13 @@ MALFORMED: dict[str, tuple[type, bytes, Callable[[der.Reader], object]]] = {
     "integer with a redundant byte": (int, b"\x02\x02\x00\x01", lambda reader: reader.integer()),
     "integer without content": (int, b"\x02\x00", lambda reader: reader.integer()),
     "boolean that is neither 00 nor FF": (bool, b"\x01\x01\x01", lambda reader: reader.boolean()),
-    "boolean FALSE where DER omits the default": (Extension, b"\x30\x09\x06\x01\x2a\x01\x01\x00\x04\x01a", lambda reader: _extension(reader)),
+    "boolean FALSE where DER omits the default": (Extension, b"\x30\x09\x06\x01\x2a\x01\x01\x00\x04\x01a", _extension),
     "object identifier with padding": (x509.ObjectIdentifier, b"\x06\x03\x2a\x80\x01", lambda reader: reader.oid()),
     "bit string with unused bits set": (asn1.BitString, b"\x03\x02\x01\xff", lambda reader: reader.bits()),
     "time without seconds": (asn1.GeneralizedTime, b"\x18\x0d202601010000Z", lambda reader: reader.time()),
     "time with a fraction": (asn1.GeneralizedTime, b"\x18\x1120260101000000.5Z", lambda reader: reader.time()),
     "time with an offset": (asn1.GeneralizedTime, b"\x18\x1320260101000000+0100", lambda reader: reader.time()),
-    "elements of a SET out of order": (asn1.SetOf[int], b"\x31\x06\x02\x01\x02\x02\x01\x01", lambda reader: reader.enter(der.SET).integer()),
+    "elements of a SET out of order": (asn1.SetOf[int], b"\x31\x06\x02\x01\x02\x02\x01\x01", _first_of_set),
     "integer of 4 MB": (int, der.encode(der.INTEGER, b"\x01" * (4 << 20)), lambda reader: reader.integer()),
 }  # type: ignore[dict-item]
 
@@ -146,13 +158,6 @@ def wrapped(kind: type, text: bytes) -> object:
     holder = asn1.sequence(type("Holder", (), {"__annotations__": {"value": kind}}))
     return asn1.decode_der(holder, der.encode(der.SEQUENCE, text))
 
-
-def _extension(reader: der.Reader) -> None:
-    fields = reader.enter()
-    fields.oid()
-    if fields.peek() == 0x01:
-        fields.boolean()
-    fields.take(der.OCTET_STRING)
 
 
 def refuses(call: Callable[[], object]) -> str:

@@ -1,4 +1,4 @@
-"""Good and bad flights through the real wrapper, as far as payloads decide."""
+"""Flights through the real wrapper, as far as payloads decide how they end."""
 
 from __future__ import annotations
 

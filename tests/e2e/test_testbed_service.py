@@ -1,4 +1,4 @@
-"""The testbed as scripts and third parties' CI use it: started, asked, stopped by commands."""
+"""The testbed as scripts use it: started, asked, stopped by commands."""
 
 from __future__ import annotations
 

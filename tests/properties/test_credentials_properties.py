@@ -192,7 +192,7 @@ def test_a_changed_byte_is_never_accepted(
         verify_proxy(armour(mutant), trust, now())
     except CredentialRefusedError:
         return
-    # Only the private key's inner numbers, which are not looked at, may differ.
+    # Numbers of the private key that only make it faster may differ: it still signs.
     assert label.endswith(b"PRIVATE KEY")
 
 

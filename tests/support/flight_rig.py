@@ -15,9 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -31,6 +30,7 @@ from pilot.testbed.pki import Credential, write_private
 from pilot.testbed.software import deploy, reachable_python
 from pilot.testbed.store import JobView
 from pilot.testbed.store_spec import JobSpec
+from tests.support.flight_hooks import Bell, BlackHole
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 40.0
@@ -61,76 +61,6 @@ def cast() -> Cast:
     python = deploy(base / "software")
     wrapper = base / "software" / "wrappers" / "pilot-wrapper.sh"
     return Cast(python=python, wrapper=wrapper, uid=62_000 + os.getpid() % 3000, far_python=str(reachable_python()))
-
-
-class BlackHole:
-    """A TCP server that takes connections and never says a word."""
-
-    def __init__(self) -> None:
-        import socket
-
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._came = threading.Condition()
-        self._taken: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    @property
-    def address(self) -> str:
-        """``localhost:port``."""
-        return f"localhost:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> BlackHole:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        import socket
-
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for one in self._taken:
-            one.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                one, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._came:
-                self._taken.append(one)
-                self._came.notify_all()
-
-    def wait(self, more_than: int = 0, timeout_s: float = PATIENCE_S) -> bool:
-        """Wait until somebody fell in."""
-        with self._came:
-            return self._came.wait_for(lambda: len(self._taken) > more_than, timeout_s)
-
-    @property
-    def count(self) -> int:
-        """How many fell in so far."""
-        return len(self._taken)
-
-
-class Bell:
-    """A FIFO by which a process of any account tells that it got somewhere: ``echo > PATH``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        os.mkfifo(path)
-        path.chmod(0o666)
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def wait(self, timeout_s: float = PATIENCE_S) -> str:
-        """What was written; empty at the time limit."""
-        ready, _, _ = select.select([self._fd], [], [], timeout_s)
-        return os.read(self._fd, 4096).decode() if ready else ""
-
-    def close(self) -> None:
-        """Forget it."""
-        os.close(self._fd)
-        self.path.unlink()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +363,3 @@ def no_traceback(landed: Landed, reports: Sequence[JobView] = ()) -> bool:
     """True if nobody outside the pilot's own log gets to see a traceback."""
     texts = [landed.stdout, landed.stderr, *(json.dumps(job.arguments) for job in reports)]
     return not any("Traceback" in text or 'File "' in text for text in texts)
-
-
-Play = Callable[..., Any]

@@ -6,9 +6,10 @@ import base64
 import copy
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from pilot.credentials import der
-from pilot.credentials.der import Reader
+from pilot.credentials.der import DerError, Reader
 
 Change = Callable[[random.Random, bytearray], bytearray]
 
@@ -65,11 +66,15 @@ Node = tuple[int, "list[Node] | bytes"]
 
 
 def tree(data: bytes) -> list[Node]:
-    """DER as a tree: constructed elements as lists, others as bytes."""
-    reader, found = Reader(data), []
+    """DER as a tree: constructed elements as lists; others, with what cannot be read any further, as bytes."""
+    reader = Reader(data)
+    found: list[Node] = []
     while reader:
         tag, content, _ = reader.raw()
-        found.append((tag, tree(content) if tag & 0x20 else content))
+        found.append((tag, content))
+        if tag & 0x20:
+            with suppress(DerError):
+                found[-1] = (tag, tree(content))
     return found
 
 
