@@ -1,4 +1,4 @@
-"""The generated reference pages: configuration fields, exit codes, JSON Schema.
+"""The generated reference pages: configuration fields, exit codes, refusal codes, JSON Schema.
 
 `python -m pilot.reference --write` writes them into docs/reference, `--check` says whether they are up to date.
 """
@@ -14,6 +14,7 @@ import msgspec
 
 from pilot.config_fields import FIELDS, SECTIONS, FieldSpec, expectation, longest
 from pilot.config_sections import Config
+from pilot.credentials.codes import CODES, FILE_REASONS
 from pilot.errors import ALL_ERRORS
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -84,11 +85,29 @@ def exit_codes_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def refusal_codes_page() -> str:
+    """The Markdown page of the codes with which credentials are refused."""
+    parts = [
+        NOTE,
+        "# Refusal codes\n",
+        "Why a proxy, or the certificate of a server, is not accepted. `pilot proxy verify FILE` lists all independent reasons, each with "
+        "its code, with the position of what it concerns (`file`; `certificate 0` is the leaf; `authority DN`; `attributes 0`), with a "
+        "sentence. Codes are stable; sentences are not. What other tools say about the same defects is in "
+        "[Verifier differences](verifier-differences.md).\n",
+    ]
+    for title, table in (("The credential", CODES), ("The file as a whole, or a role that was asked for", FILE_REASONS)):
+        parts += [f"## {title}\n", "| code | meaning | what to do |", "|---|---|---|"]
+        parts += [f"| `{code}` | {meaning} | {remedy[0].upper()}{remedy[1:]}. |" for code, (meaning, remedy) in table.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
 def pages() -> Mapping[str, str]:
     """File name to text of each generated page."""
     return {
         "configuration.md": configuration_page(),
         "exit-codes.md": exit_codes_page(),
+        "refusal-codes.md": refusal_codes_page(),
         "site-config.schema.json": site_schema(),
     }
 

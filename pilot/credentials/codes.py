@@ -85,8 +85,8 @@ FILE_REASONS: Final[dict[str, tuple[str, str]]] = {
     "bad-path": ("No file can have this name.", "correct the path"),
     "link": ("The path is a symbolic link.", "give the path of the file itself"),
     "not-regular": ("The path is a directory, a FIFO or a device.", "give the path of a proxy file"),
-    "owner": ("The file belongs to another account.", "chown"),
-    "mode": ("Other accounts may use the file.", "chmod 600, then make a new proxy: the old one may have been copied"),
+    "owner": ("The file belongs to another account.", "run `chown` as root, or make a new proxy"),
+    "mode": ("Other accounts may use the file.", "run `chmod 600`, then make a new proxy: the old one may have been copied"),
     "too-large": ("The file has more than 1 MiB.", "give the path of a proxy file"),
     "role": ("The proxy is good but has none of the demanded roles.", "use `voms-proxy-init -voms VO:/VO/Role=ROLE`"),
 }
