@@ -59,6 +59,7 @@ class Shift:
         self._slot = slot
         self._identity = identity
         self._flown: list[Flown] = []
+        self._seen: set[tuple[str, int]] = set()
 
     def work(self) -> ShiftResult:
         """Work until there is a reason to stop; never raises, the error is in the result with the payloads flown before it."""
@@ -123,6 +124,11 @@ class Shift:
             return self._kit.dispatcher.claim(pilot, self._slot())
 
     def _fly(self, pilot: PilotIdentity, payload: Payload, refusal: PilotError | None, claim_s: float) -> None:
+        attempt = (payload.id, payload.attempt)
+        if attempt in self._seen:  # its journal record is gone once it was delivered
+            message = f"cannot fly payload {payload.id} attempt {payload.attempt}: this pilot flew it before; the dispatcher repeats itself"
+            raise JournalError(f"{message}; the pilot stops here", reason="flown-before")
+        self._seen.add(attempt)
         self._watch.begin(payload.id)
         try:
             flown = fly(self._kit, pilot, payload, claim_s=claim_s, refusal=refusal)

@@ -29,7 +29,12 @@ command -v "$python" >/dev/null || { echo "cannot start the pilot: no Python fou
 if [ "${1:-}" != run ]; then exec "$python" -I -m pilot "$@"; fi
 shift
 
-run=
+run= pid= got=
+# Set before anything exists that a signal could leave behind. The pilot decides what a signal means.
+for signal in TERM INT QUIT HUP XCPU USR1; do
+  # shellcheck disable=SC2064 # the name is known now
+  trap "got=$signal; [ -z \"\$pid\" ] || kill -s $signal \"\$pid\" 2>/dev/null" "$signal"
+done
 for scratch in "${PILOT_SCRATCH:-}" "${_CONDOR_SCRATCH_DIR:-}" "${SLURM_TMPDIR:-}" "${OSG_WN_TMP:-}" "${TMPDIR:-}" "$PWD"; do
   [ -n "$scratch" ] && run=$(mktemp -d "$scratch/pilot-XXXXXXXXXX" 2>/dev/null) && break
 done
@@ -37,10 +42,7 @@ done
 
 "$python" -I -m pilot run --run-dir "$run" "$@" &
 pid=$!
-for signal in TERM INT QUIT HUP XCPU USR1; do
-  # shellcheck disable=SC2064 # the pid is known now
-  trap "kill -s $signal $pid 2>/dev/null" "$signal"
-done
+[ -z "$got" ] || kill -s "$got" "$pid" 2>/dev/null
 # A trapped signal ends `wait` early; only a wait for a pilot that is gone tells its own exit code.
 while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
 wait "$pid"

@@ -48,7 +48,8 @@ def _run(module: object, options: argparse.Namespace) -> int:
 
     try:
         code: int = module.run(options)  # type: ignore[attr-defined]
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         nobody_reads()
         return 0

@@ -13,7 +13,7 @@ from pilot.credentials.verify import verify_proxy
 from pilot.errors import LimitedProxyError, PilotError, ProxyExpiredError, ProxyUntrustedError, RoleMissingError
 from pilot.model import PilotCredential, PilotIdentity, Secret
 
-_EXPIRY_CODES = frozenset({"expired", "attributes-expired"})
+EXPIRY_CODES: Final = frozenset({"expired", "attributes-expired"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def admit(path: str, options: AdmitOptions, now: datetime) -> PilotIdentity:
 
 def _refused(path: str, error: CredentialRefusedError) -> PilotError:
     reasons = refusal_text(error)
-    if error.codes <= _EXPIRY_CODES:
+    if error.codes <= EXPIRY_CODES:
         return ProxyExpiredError(f"cannot use the pilot proxy {path}: {reasons}; renew it with voms-proxy-init", reason="expired")
     msg = f"cannot trust the pilot proxy {path}: {reasons}; make a new proxy, or correct the CA and VOMS directories"
     return ProxyUntrustedError(msg, reason=error.refusals[0].code)

@@ -105,7 +105,7 @@ def send(process: Process, number: int) -> bool:
     return True
 
 
-def _labelled(text: bytes, label: bytes) -> int | None:
+def labelled(text: bytes, label: bytes) -> int | None:
     """The number after a label in a `/proc` file of `Label: number` lines."""
     for line in text.splitlines():
         if line.startswith(label):
@@ -151,7 +151,7 @@ class Meter:
             return None
         total = 0
         for process in alive:
-            kilobytes = _labelled(slurp(f"/proc/{process.pid}/smaps_rollup"), b"Pss:")
+            kilobytes = labelled(slurp(f"/proc/{process.pid}/smaps_rollup"), b"Pss:")
             total += process.rss_bytes if kilobytes is None else kilobytes * 1024
         return total
 
@@ -160,7 +160,7 @@ class Meter:
         for process in alive:
             text = slurp(f"/proc/{process.pid}/io")
             key = (process.pid, process.started)
-            current[key] = (_labelled(text, b"read_bytes:") or 0, _labelled(text, b"write_bytes:") or 0)
+            current[key] = (labelled(text, b"read_bytes:") or 0, labelled(text, b"write_bytes:") or 0)
         gone = [value for key, value in self._io.items() if key not in current]
         self._gone_io = (self._gone_io[0] + sum(r for r, _ in gone), self._gone_io[1] + sum(w for _, w in gone))
         self._io = current

@@ -1,10 +1,11 @@
 """The sweep: removes what a far side that died itself left in its work directory.
 
-A process belongs to it if it works in that directory, or was started with its path in the environment, which holds for
-every payload because its proxy, HOME and TMPDIR lie there. Part of the far side: Python 3.9, standard library.
+A process of this account belongs to it if it works in that directory, or was started with its path in the environment, which
+holds for every payload because its proxy, HOME and TMPDIR lie there; or with the path of the program in its command line, which
+holds for a far side that was stopped: it hides everything else. Part of the far side: Python 3.9, standard library.
 """
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
-# ruff: noqa: PTH115
+# ruff: noqa: PTH115, PTH120
 
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ ROUNDS = 200
 
 
 def _belongs(pid: int, mark: bytes) -> bool:
+    if processes.labelled(processes.slurp(f"/proc/{pid}/status"), b"Uid:") != os.getuid():
+        return False  # a gateway that lingers has the same command line, and is not ours
+    if os.path.dirname(mark) + b"/farside.py" in processes.slurp(f"/proc/{pid}/cmdline", 1 << 20):
+        return True
     try:
         where = os.readlink(f"/proc/{pid}/cwd").encode("utf-8", "surrogateescape")
     except OSError:

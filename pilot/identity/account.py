@@ -37,7 +37,9 @@ from pilot.farside.protocol import (
 from pilot.identity.account_link import Link, RequestRefusedError
 from pilot.model import Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Usage
 
-ANSWER_S = 30.0
+ANSWER_S = 10.0
+SAMPLE_S = 5.0
+"""Measuring is quick; while it is waited for, limits and orders wait too."""
 KILL_S = 45.0
 END_S = 120.0
 MOVE_MARGIN_S = 20.0
@@ -164,7 +166,7 @@ class FarSideAccount:
     def sample(self) -> Usage:
         """Measure the payload's process tree and the work directory."""
         try:
-            usage = self._link.ask("sample", Sampled, ANSWER_S).usage
+            usage = self._link.ask("sample", Sampled, SAMPLE_S).usage
         except RequestRefusedError as error:
             raise self._broken("measure the payload", error) from None
         return Usage(**{name: getattr(usage, name) for name in usage.__struct_fields__})
@@ -172,7 +174,7 @@ class FarSideAccount:
     def signal(self, number: int) -> None:
         """Send a signal to every process of the payload."""
         try:
-            self._link.ask("signal", Sent, ANSWER_S, number=number)
+            self._link.ask("signal", Sent, SAMPLE_S, number=number)
         except RequestRefusedError as error:
             raise self._broken("signal the payload", error) from None
 

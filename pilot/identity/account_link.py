@@ -177,6 +177,8 @@ class Link:
         deadline = time.monotonic() + timeout_s
         while not there():
             if time.monotonic() >= deadline:
+                # Somebody who stopped it once may do so again: nothing waits for it a second time.
+                self.lost = f"it did not answer {what!r}"
                 msg = f"cannot go on in the owner's account: the far side did not answer {what!r} within {timeout_s:.0f} s"
                 raise FarSideError(msg, reason="far-side-silent")
             self._step(deadline)

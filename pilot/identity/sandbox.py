@@ -8,6 +8,7 @@ itself avoids every chmod of content (measured: ownership cannot be given away, 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -77,10 +78,11 @@ def passable(directory: Path) -> Iterator[None]:
     with ExitStack() as changes:
         for ancestor in directory.parents:
             try:
+                handle = _shared(ancestor, changes) if ancestor.stat().st_uid == os.geteuid() else -1
                 status = ancestor.stat()
                 if status.st_mode & stat.S_IXOTH:
                     continue
-                if status.st_uid != os.geteuid():
+                if handle < 0:
                     msg = (
                         f"cannot let the owner's account reach {directory}: {ancestor} (mode {stat.S_IMODE(status.st_mode):o}, "
                         f"uid {status.st_uid}) is closed to others; the site must open it (o+x) or configure another scratch directory"
@@ -88,15 +90,25 @@ def passable(directory: Path) -> Iterator[None]:
                     raise SandboxError(msg, reason="unreachable")
                 before = stat.S_IMODE(status.st_mode)
                 ancestor.chmod(before | stat.S_IXOTH)
-                changes.callback(_restore, ancestor, before)
+                changes.callback(_restore, handle, before)
             except OSError as error:
                 raise _cannot("open the way through", ancestor, error) from None
         yield
 
 
-def _restore(path: Path, mode: int) -> None:
+def _shared(path: Path, changes: ExitStack) -> int:
+    """Say, by a shared lock, that we pass through a directory of ours, so that no other pilot closes it meanwhile."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    changes.callback(os.close, handle)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def _restore(handle: int, mode: int) -> None:
+    """Give a directory its mode back, unless another pilot passes through it: then it stays as it is (o+x, no more)."""
     with suppress(OSError):
-        path.chmod(mode)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(handle, mode)
 
 
 class Sandbox:

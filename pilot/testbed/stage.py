@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from pilot.errors import SandboxError
@@ -20,6 +22,7 @@ from pilot.testbed.software import SoftwareError, deploy
 
 PLACES = ("/mnt", "/media", "/srv", "/opt")
 """Directories that exist on every Debian and may be covered by a tmpfs of our own, in our own namespace."""
+STREWN = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - covered, not used
 NOBODY = "nobody"
 PILOT = "pilot01"
 
@@ -35,9 +38,16 @@ def play_here(*, switched: bool) -> int:
     if wrapper is None:
         say("cannot play the demonstration: the pilot's wrapper is not beside its package; use a checkout of the project")
         return 75
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="pilot-demo-") as base:
         Path(base).chmod(0o711)
         return play(Scene(base=Path(base), python=Path(sys.executable), wrapper=wrapper, obstacle=obstacle))
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that directories are removed on the way."""
+    raise SystemExit(128 + number)
 
 
 def _wrapper() -> Path | None:
@@ -56,7 +66,9 @@ def _go_inside(verb: str, arguments: list[str]) -> NoReturn:
     ours = [Path(sys.prefix).resolve(), Path(__file__).resolve(), Path(sys.executable).resolve(), Path.cwd()]
     place = next(place for place in PLACES if Path(place).is_dir() and not any(own.is_relative_to(place) for own in ours))
     argv = [sys.executable, "-I", "-m", "pilot", "testbed", verb, "--inside", place, *arguments]
-    command = namespace.command(argv, directory=place)
+    # What payloads strew there vanishes with the namespace, except where this very checkout lies below.
+    private = [spot for spot in STREWN if Path(spot).is_dir() and not any(own.is_relative_to(spot) for own in ours)]
+    command = namespace.command(argv, directory=place, private=private)
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 

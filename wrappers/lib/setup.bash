@@ -20,23 +20,32 @@ missing_packages() {
 # install_packages NAME...: lists what is missing, then installs it without recommended packages and without starting services
 install_packages() {
   is_debian_root || return 0
-  local missing policy=/usr/sbin/policy-rc.d made_policy=
+  local missing policy=/usr/sbin/policy-rc.d made_policy= log apt rc=0
   mapfile -t missing < <(missing_packages "$@")
   [ "${#missing[@]}" -gt 0 ] || return 0
   say "installing Debian packages: ${missing[*]}"
+  log=$(mktemp "${TMPDIR:-/tmp}/pilot-apt-XXXXXXXXXX") || die "no temporary file can be made; set TMPDIR"
   if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made_policy=1
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    # Forbids package scripts to start services as long as this shell or its apt lives; removes itself when asked later.
+    printf '#!/bin/sh\n{ [ -d /proc/%s ] || pgrep -x apt-get >/dev/null; } && exit 101\nrm -f "$0"\nexit 0\n' "$$" >"$policy"
+    chmod 755 "$policy" && made_policy=1
   fi
-  local rc=0
-  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"; } \
-    </dev/null >"${TMPDIR:-/tmp}/pilot-apt.$$" 2>&1 || rc=$?
-  if [ -n "$made_policy" ]; then rm -f "$policy"; trap - EXIT; fi
+  (
+    trap '' TERM HUP INT # a half-configured package is worse than a late end
+    apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
+  ) </dev/null >"$log" 2>&1 &
+  apt=$!
+  trap 'interrupted=1' TERM HUP INT
+  while kill -0 "$apt" 2>/dev/null; do wait "$apt"; done
+  wait "$apt" || rc=$?
+  trap - TERM HUP INT
+  [ -z "$made_policy" ] || rm -f "$policy"
   if [ "$rc" -ne 0 ]; then
-    tail -n 15 "${TMPDIR:-/tmp}/pilot-apt.$$" >&2
-    die "apt-get failed (exit $rc); see ${TMPDIR:-/tmp}/pilot-apt.$$, or install by hand: ${missing[*]}"
+    tail -n 15 "$log" >&2
+    die "apt-get failed (exit $rc); see $log, or install by hand: ${missing[*]}"
   fi
-  rm -f "${TMPDIR:-/tmp}/pilot-apt.$$"
+  rm -f "$log"
+  [ -z "${interrupted:-}" ] || { say "interrupted; the packages are installed"; exit 130; }
 }
 
 # find_python: prints a Python 3.11+ with venv; one that other accounts can reach is preferred
