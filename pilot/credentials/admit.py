@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from pilot.credentials.files import read_private_file
 from pilot.credentials.fqan import FqanSyntaxError, normalise

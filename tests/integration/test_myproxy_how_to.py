@@ -185,7 +185,7 @@ class Pilot:
         places = {"ca_dir": str(grid.authority.cert_dir), "voms_dir": str(grid.authority.voms_dir)}
         options = AdmitOptions(roles=("/testvo/Role=pilot",), uid=os.getuid(), **places)
         self.identity = admit(str(grid.pilot_proxy), options, datetime.now(UTC))
-        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), self.identity.credential)
+        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), lambda: self.identity.credential)
         chosen = site.place / "site.yaml"
         others = {section: fields for section, fields in grid.site().items() if section != "myproxy"}
         chosen.write_text(yaml.safe_dump(others) + site.fitted("site"))

@@ -102,7 +102,7 @@ class Crowd:
         )
 
     def claim(self) -> Payload:
-        dispatcher = PandaV1Dispatcher(PandaV1Options(url=self.grid.dispatcher.url, trust=self.trust), self.pilot.credential)
+        dispatcher = PandaV1Dispatcher(PandaV1Options(url=self.grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
         try:
             self.grid.store.submit(JobSpec(owner=ALICE_DN, transformation="/bin/true"))
             claimed = dispatcher.claim(self.pilot, Slot(queue=QUEUE, node="node"))

@@ -208,3 +208,12 @@ def test_report_after_a_kill_order_is_retried(world: World) -> None:
     world.fail("dispatcher.finish", errors.DispatcherUnreachableError("cannot reach it"))
     world.work()
     assert world.ledger.count("dispatcher.finish") == 4
+
+
+def test_an_attempt_is_flown_once(world: World) -> None:
+    """A dispatcher that hands out the same attempt again is not believed: no second flight, no second final state."""
+    world.queue = [a_payload(1), a_payload(1)]
+    result = world.work(max_payloads=5)
+    assert len(world.finished) == 1
+    assert result.error is not None
+    assert result.error.reason == "flown-before"
