@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
+from typing import NoReturn
 
 COMMANDS = {
     "run": ("pilot.cli.run", "take payloads from the dispatcher until there is no more work or time"),
     "recover": ("pilot.cli.recover", "deliver final states that an earlier pilot could not, and clean up behind it"),
     "config": ("pilot.cli.config", "show, check or describe the configuration"),
     "myproxy": ("pilot.cli.myproxy", "get, store, look at or remove credentials in a MyProxy server"),
+    "proxy": ("pilot.cli.proxy", "show or verify a proxy file"),
     "testbed": ("pilot.cli.testbed", "a complete testbed on this machine: start, demonstrate, submit, look, stop"),
 }
 """Command to (module, one line). A module is imported only when its command is used."""
 
 
+EARLY = (signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt as stop:
+        return _stopped(stop)
+
+
+def _stopped(stop: KeyboardInterrupt) -> int:
+    from pilot.cli.edge import tell_error
+    from pilot.errors import StoppedError
+
+    name = str(stop) or "SIGINT"
+    return tell_error(StoppedError(f"stopped by {name}", reason=name)).exit_code
+
+
+def _stop_early(number: int, _frame: FrameType | None) -> NoReturn:
+    """Until the pilot's own waiting place exists, a stop signal is an exception: imports take a while."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _main(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command = next((word for word in arguments if not word.startswith("-")), "")
+    if command == "run" and argv is None:  # a process of our own, not a caller within Python
+        for number in EARLY:
+            signal.signal(number, _stop_early)
     parser = argparse.ArgumentParser(prog="pilot", description="A multi-user pilot: runs each payload as the user who owns it.")
     parser.add_argument("--version", action="store_true", help="print the version")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -44,7 +74,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(module: object, options: argparse.Namespace) -> int:
     from pilot.cli.edge import nobody_reads, tell_error
-    from pilot.errors import StoppedError
 
     try:
         code: int = module.run(options)  # type: ignore[attr-defined]
@@ -53,8 +82,8 @@ def _run(module: object, options: argparse.Namespace) -> int:
     except BrokenPipeError:
         nobody_reads()
         return 0
-    except KeyboardInterrupt:
-        return tell_error(StoppedError("stopped by SIGINT", reason="SIGINT")).exit_code
+    except KeyboardInterrupt as stop:
+        return _stopped(stop)
     except Exception as failure:
         return tell_error(failure).exit_code
     return code

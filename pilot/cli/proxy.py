@@ -90,7 +90,8 @@ def _show(args: argparse.Namespace) -> int:
     except PilotError as error:
         return _refuse(args, (_of_file(error),), type(error))
     if args.json:
-        print(json.dumps({"file": _shown(args.file), "verified": False, **_described(found), "troubles": _listed(found.troubles)}, indent=2))
+        told = {"file": _shown(args.file), "verified": False, **_described(found), "troubles": _listed(found.troubles)}
+        print(json.dumps(told, indent=2))
         return 0
     print(f"{_shown(args.file)} (as it describes itself; nothing is verified)")
     _print_lines([("type", found.kind), ("identity", found.identity or "none"), ("subject", found.subject), *_attributes(found.attributes)])
@@ -185,10 +186,11 @@ def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _shown(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+def _shown(text: str) -> str:
+    """Text that can be printed, whatever the name of a file is made of."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _print_lines(lines: Iterable[tuple[str, str]], width: int = 14) -> None:
     for word, text in lines:
-        print(f"  {word:<{width}}{text}")
+        print(f"  {word:<{width}}{_shown(text)}")

@@ -38,8 +38,9 @@ def run(options: argparse.Namespace) -> int:
         refuse_root()
         harden()
         result = _work(options)
-    except KeyboardInterrupt:
-        stopped = StoppedError("the pilot was told to stop by SIGINT before it had any work", reason="SIGINT")
+    except KeyboardInterrupt as stop:
+        name = str(stop) or "SIGINT"
+        stopped = StoppedError(f"the pilot was told to stop by {name} before it had any work", reason=name)
         result = ShiftResult(flown=(), error=stopped, reason=stopped.reason)
     except Exception as failure:
         error = exit_error(failure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 
@@ -14,9 +15,9 @@ from pilot.credentials.names import oneline
 from pilot.credentials.pem import blocks
 from pilot.credentials.values import CredentialRefusedError, Findings, PathPart, Refusal, VomsAttributes
 
-_MAX_CERTIFICATES = 30
-_LIMITED = "1.3.6.1.4.1.3536.1.1.1.9"
-_TYPES = {
+_MAX_CERTIFICATES: Final = 30
+_LIMITED: Final = "1.3.6.1.4.1.3536.1.1.1.9"
+_TYPES: Final = {
     "rfc": "RFC 3820 proxy",
     "draft": "proxy of the draft of RFC 3820",
     "legacy": "legacy proxy",
@@ -57,8 +58,11 @@ def describe(pem: bytes) -> Description:
     path: list[PathPart] = []
     attributes: list[VomsAttributes] = []
     for index, cert in enumerate(certificates):
+        limited = False
         with findings.guard(f"certificate {index}"):
-            path.append(_part(cert))
+            limited = _is_limited(cert)
+        with findings.guard(f"certificate {index}"):
+            path.append(_part(cert, limited=limited))
         with findings.guard(f"certificate {index}"):
             attributes += _attributes(cert) if not attributes else []
     if not path:
@@ -77,9 +81,8 @@ def describe(pem: bytes) -> Description:
     )
 
 
-def _part(cert: x509.Certificate) -> PathPart:
+def _part(cert: x509.Certificate, *, limited: bool) -> PathPart:
     constraints = [found.value for found in cert.extensions if isinstance(found.value, x509.BasicConstraints)]
-    limited = _is_limited(cert)
     authority = any(value.ca for value in constraints)
     proxy = proxy_kind(cert) is not None
     return PathPart(
@@ -106,7 +109,8 @@ def _attributes(cert: x509.Certificate) -> list[VomsAttributes]:
             ac = parse_certificate(data)
             vo, _, server = (ac.authorities[0] if ac.authorities else "").partition("://")
             fqans = tuple(_fqan(raw) for raw in ac.fqans)
-            found.append(VomsAttributes(vo=_plain(vo), server=_plain(server), fqans=fqans, not_before=ac.not_before, not_after=ac.not_after))
+            begin, end = ac.not_before, ac.not_after
+            found.append(VomsAttributes(vo=_plain(vo), server=_plain(server), fqans=fqans, not_before=begin, not_after=end))
     return found
 
 

@@ -64,6 +64,7 @@ def _wrapper() -> Path | None:
 def _go_inside(verb: str, arguments: list[str]) -> NoReturn:
     """Become the guardian of a private namespace in which `pilot testbed VERB --inside PLACE` runs."""
     ours = [Path(sys.prefix).resolve(), Path(__file__).resolve(), Path(sys.executable).resolve(), Path.cwd()]
+    ours += [Path(argument).resolve() for argument in arguments if argument.startswith("/") and Path(argument).exists()]
     place = next(place for place in PLACES if Path(place).is_dir() and not any(own.is_relative_to(place) for own in ours))
     argv = [sys.executable, "-I", "-m", "pilot", "testbed", verb, "--inside", place, *arguments]
     # What payloads strew there vanishes with the namespace, except where this very checkout lies below.

@@ -1,6 +1,6 @@
 """Our DER reader beside the declarative decoder of `cryptography`, on one attribute certificate.
 
-Run as a program: ``python -m tests.benchmarks.asn1_readers``. Prints what docs/decisions/0006 quotes: time, import cost, strictness.
+Run as a program: ``python -m tests.benchmarks.asn1_readers``. Prints what docs/decisions/0012 quotes: time, import cost, strictness.
 """
 
 from __future__ import annotations

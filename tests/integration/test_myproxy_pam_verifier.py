@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -124,3 +126,50 @@ def test_python_3_9_is_enough() -> None:
     assert done.returncode == 0, done.stdout
     source = Path(PROGRAM).read_text("utf-8")
     assert layers.standard_library_only(source, (), frozenset(sys.stdlib_module_names)) == []
+
+
+class Wire:
+    """A connection that takes what is sent and gives a prepared answer in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = [*pieces, b""]
+        self.sent = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def recv(self, _limit: int) -> bytes:
+        return self.pieces.pop(0)
+
+
+def posted(*pieces: bytes) -> tuple[int, bytes]:
+    return pam_verifier.posted(cast(ssl.SSLSocket, Wire(*pieces)), "h:1", "/p", b"{}")
+
+
+def test_a_whole_reply() -> None:
+    """Status and body are read however the reply is cut; header names are compared without case."""
+    reply = b'HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 17\r\n\r\n{"success": true}'
+    for size in (1, 7, 1000):
+        assert posted(*(reply[at : at + size] for at in range(0, len(reply), size))) == (200, b'{"success": true}')
+    assert posted(b"HTTP/1.0 403 Forbidden\r\nContent-Length: 0\r\n\r\n") == (403, b"")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"garbage",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n",
+        b'HTTP/1.1 200 OK\r\n\r\n{"success": true}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"success": true}',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"success": true}',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n11\r\n{"success": true}\r\n0\r\n\r\n',
+        b'HTTP/2 200\r\nContent-Length: 17\r\n\r\n{"success": true}',
+        b'ICY 200 OK\r\nContent-Length: 17\r\n\r\n{"success": true}',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + b" " * 99_999,
+    ],
+)
+def test_half_a_reply_is_none(reply: bytes) -> None:
+    """A reply that is cut, endless, of unknown length or of another protocol never counts."""
+    with pytest.raises(pam_verifier.RefusalError):
+        posted(reply)

@@ -13,6 +13,7 @@ import selectors
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 import traceback
@@ -341,6 +342,8 @@ def as_pilot(stage: Stage, scenario: Callable[[Stage, Any], dict[str, Any]]) -> 
 
 def main(root: str) -> None:
     shutil.copytree(Path(root) / "pilot", PLACE / "lib" / "pilot", ignore=shutil.ignore_patterns("__pycache__"))
+    # The checkout may be readable for its owner only.
+    subprocess.run(["/usr/bin/chmod", "-R", "go+rX", str(PLACE / "lib")], check=True)
     sys.path.insert(0, str(PLACE / "lib"))
     with ExitStack() as stack:
         stack.callback(os.umask, os.umask(0o022))
