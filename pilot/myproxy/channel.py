@@ -46,7 +46,7 @@ class Channel:
 
     @property
     def tls(self) -> ssl.SSLSocket:
-        """The TLS socket; only after `begin_handshake`."""
+        """The TLS socket; only after `handshake` began."""
         if self._tls is None:
             msg = "the handshake has not begun"
             raise RuntimeError(msg)
@@ -83,18 +83,13 @@ class Channel:
             raise
         return candidate
 
-    def begin_handshake(self, context: ssl.SSLContext, server_name: str) -> None:
-        """Send the first message of the handshake without waiting for the answer."""
+    def handshake(self, context: ssl.SSLContext, server_name: str) -> None:
+        """Shake hands; afterwards the server's certificate and name are verified."""
         if self._plain is None:
             msg = "the channel is not connected"
             raise RuntimeError(msg)
         self._tls = context.wrap_socket(self._plain, server_hostname=server_name, do_handshake_on_connect=False)
         self._plain = None
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._tls.do_handshake()
-
-    def finish_handshake(self) -> None:
-        """Complete the handshake; afterwards the server's certificate and name are verified."""
         self._drive(self.tls.do_handshake)
 
     def send(self, data: bytes) -> None:

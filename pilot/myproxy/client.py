@@ -6,7 +6,7 @@ Private keys are made where they stay: for a proxy that is fetched here, for one
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -58,17 +58,12 @@ class Client:
 
     def retrieve(self, server: Server, request: GetRequest) -> Secret[bytes]:
         """Let the server delegate a proxy; returns PEM: leaf, private key, chain. Nothing in it is verified yet."""
-        keys: list[ProxyKey] = []
-
-        def make_key() -> None:
-            if not keys:
-                keys.append(new_key(self.key_kind))
-
-        with self._asked(server, request, make_key) as talk:
+        with self._asked(server, request) as talk:
+            key = new_key(self.key_kind)  # now: the server is busy with the token check, which takes longer
             talk.agreed()
-            talk.send(_signing_request(keys[0]))
+            talk.send(_signing_request(key))
             # The closing "good" that follows says nothing new; the certificates are what is verified.
-            return _assemble(talk.chain(), keys[0])
+            return _assemble(talk.chain(), key)
 
     def store(self, server: Server, request: PutRequest, lifetime_s: int) -> None:
         """Store a proxy of the client's own credential, for a key that the server makes.
@@ -106,12 +101,12 @@ class Client:
             talk.agreed()
 
     @contextmanager
-    def _asked(self, server: Server, request: Request, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Conversation]:
+    def _asked(self, server: Server, request: Request) -> Iterator[Conversation]:
         """Connect, greet, send the request; inside, the answers are taken."""
         wire = request.encode()
         clock = self.limits.clock
         deadline = clock() + self.limits.timeout_s
-        with open_channel(server, self.credential, self.watch, deadline=deadline, limits=self.limits, meanwhile=meanwhile) as channel:
+        with open_channel(server, self.credential, self.watch, deadline=deadline, limits=self.limits) as channel:
             talk = Conversation(channel, request.secret)
             talk.greet(min(deadline, clock() + FIRST_BYTE_WAIT_S))
             with talk.asking():

@@ -44,14 +44,11 @@ class Limits:
     clock: Callable[[], float] = field(default=time.monotonic)
 
 
-def open_channel(
-    server: Server, credential: PilotCredential, watch: Watch, *, deadline: float, limits: Limits, meanwhile: Callable[[], None]
-) -> Channel:
+def open_channel(server: Server, credential: PilotCredential, watch: Watch, *, deadline: float, limits: Limits) -> Channel:
     """Connect, shake hands, verify.
 
     Args:
         deadline: value of the limits' clock.
-        meanwhile: work to do while the server computes its side of the handshake; called at least once, safe to repeat.
 
     Raises:
         ServerUnreachableError, ServerUntrustedError, ClientUnwelcomeError, LocalSetupError, and what `Watch.wait` raises.
@@ -62,9 +59,7 @@ def open_channel(
         channel = Channel(watch, deadline, limits.clock)
         try:
             channel.connect(server.host, server.port, limits.connect_timeout_s)
-            channel.begin_handshake(context, name)
-            meanwhile()
-            channel.finish_handshake()
+            channel.handshake(context, name)
             check_server_chain(channel.tls, server.trust)
             _check_pin(channel.tls, server.pinned_dn)
         except BaseException as error:

@@ -110,6 +110,7 @@ def redeemed(config: dict[str, str], username: str, secret: str) -> bool:
     host, port = url["host"].strip("[]"), int(url["port"] or 443)
     body = json.dumps({"username": username, "passphrase": secret}).encode()
     with socket.create_connection((host, port), TIME_LIMIT_S) as plain, context.wrap_socket(plain, server_hostname=host) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the request must not wait for an acknowledgement
         status, answer = posted(connection, "{}:{}".format(url["host"], port), url["path"], body)
     if status != 200:
         msg = f"the dispatcher answers with HTTP status {status}"
@@ -138,7 +139,7 @@ def posted(connection: ssl.SSLSocket, host: str, path: str, body: bytes) -> tupl
     status = STATUS.match(headers)
     length = re.search(rb"(?i)\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*(?:\r\n|\Z)", headers)
     # A reply that was cut off must not count, whatever it says so far.
-    if not found or status is None or length is None or len(content) != int(length[1]):
+    if not found or status is None or length is None or len(content) != int(length[1]) or len(reply) > MAX_REPLY_BYTES:
         msg = "the dispatcher's answer is not a whole reply of HTTP"
         raise RefusalError(msg)
     return int(status[1]), content

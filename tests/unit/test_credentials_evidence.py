@@ -118,6 +118,15 @@ def test_nothing_rests_on_a_path_without_root(world: World, tmp_path: Path) -> N
     assert caught.value.codes == {"unknown-authority"}
 
 
+def test_attributes_of_an_unknown_owner_are_not_judged(world: World, tmp_path: Path) -> None:
+    """Without a path from the owner to a root nobody knows whose attributes these are."""
+    stranger = Bench(tmp_path).robot
+    bad_attributes = replace(good(world), fqans=(b"/othervo",)).build()
+    elsewhere = pki.Authority.create(tmp_path / "elsewhere", "/DC=test/DC=example/CN=Other CA").user(pki.ALICE_DN)
+    assert refusals(world, make_proxy(elsewhere, attributes=[bad_attributes]).pem()) == [("unknown-authority", "certificate 1")]
+    assert refusals(world, make_proxy(stranger, attributes=[bad_attributes]).pem()) == [("bad-signature", "certificate 1")]
+
+
 def test_nothing_rests_on_attributes_that_failed(world: World) -> None:
     """With a bad signature or another holder the attributes' content is not judged; their own times are."""
     wrong = replace(good(world), fqans=(b"/othervo", b"nonsense"), authority=b"x")
