@@ -26,7 +26,7 @@ from tests.support.world import OWNER
 NOBODY = 65534
 AS_NOBODY = (
     "import os, sys\n"
-    "import pilot.assembly, pilot.cli.config, pilot.cli.edge, pilot.cli.main, pilot.cli.run, pilot.process\n"
+    "import pilot.reference, pilot.assembly, pilot.cli.config, pilot.cli.edge, pilot.cli.main, pilot.cli.run, pilot.process\n"
     f"if os.geteuid() == 0:\n    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     "sys.exit(pilot.cli.main.main(sys.argv[1:]))\n"
 )
