@@ -81,6 +81,18 @@ def test_a_dispatcher_that_cannot_be_trusted_or_reached(world: World, redeemer: 
     assert verdict(configured(world, tmp_path, url=redeemer.url), ALICE_DN, token) == 0
 
 
+def test_a_revoked_dispatcher(tmp_path: Path) -> None:
+    """A dispatcher whose certificate is revoked is not asked; the token stays good."""
+    own = make_world(tmp_path / "own")
+    with Redeemer(own) as dispatcher:
+        settings = configured(own, tmp_path, url=dispatcher.url)
+        token = dispatcher.mint(ALICE_DN).encode()
+        assert verdict(settings, ALICE_DN, token) == 0
+        own.authority.revoke(own.host)
+        assert verdict(settings, ALICE_DN, dispatcher.mint(ALICE_DN).encode()) == 1
+        assert dispatcher.asked == [ALICE_DN]
+
+
 def test_nothing_to_go_by(world: World, redeemer: Redeemer, tmp_path: Path) -> None:
     """Without configuration, with half of one, or without a username nothing is accepted."""
     token = redeemer.mint(ALICE_DN).encode()

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     precondition,
@@ -66,7 +65,6 @@ class TokenModel(RuleBasedStateMachine):
     """Predicts each answer and each audit record of the store."""
 
     tokens = Bundle("tokens")
-    jobs = Bundle("jobs")
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,22 +104,19 @@ class TokenModel(RuleBasedStateMachine):
         assert assigned[1] is not None
         return self._minted(Token(assigned[1].token, job, self.now + LIFETIME_S))
 
-    @rule(target=jobs, token=tokens)
-    def look(self, token: Token) -> Job:
-        return token.job
-
-    @rule(job=consumes(jobs))
-    def finish(self, job: Job) -> None:
-        self.store.update(job.id, 1, "failed", {"attempt_nr": 1})
-        job.over = True
+    @rule(token=tokens)
+    def finish(self, token: Token) -> None:
+        self.store.update(token.job.id, 1, "failed", {"attempt_nr": 1})
+        token.job.over = True
 
     @rule(seconds=st.sampled_from((0.4, 1.0, 30.0, 599.0, 600.0, 1900.0)))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(target=tokens, job=jobs, pilot=pilots, attempt=st.sampled_from((1, 1, 1, 2)))
-    def renew(self, job: Job, pilot: int, attempt: int) -> Token:
-        """Gives the fresh token, or, refused, an old one of the same job."""
+    @rule(target=tokens, old=tokens, pilot=pilots, attempt=st.sampled_from((1, 1, 1, 2)))
+    def renew(self, old: Token, pilot: int, attempt: int) -> Token:
+        """Gives the fresh token, or, refused, the old one."""
+        job = old.job
         key_fits = self.binding is TokenBinding.NONE or PUBLIC[job.pilot] == PUBLIC[pilot]
         wanted = not job.over and attempt == 1 and PILOTS[job.pilot] == PILOTS[pilot] and key_fits
         wanted = wanted and self.now - job.last_token >= RENEWAL_PAUSE_S
@@ -130,7 +125,7 @@ class TokenModel(RuleBasedStateMachine):
         except RefusedError:
             assert not wanted
             self.expected.append(("token.renewal-refused", job.id))
-            return next(token for token in self.minted if token.job is job)
+            return old
         assert wanted
         assert minted.username == job.owner
         for token in self.minted:

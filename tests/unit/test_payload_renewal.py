@@ -72,8 +72,8 @@ def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
 
 def hang(watch: Watch) -> float | None:
     """What a server that never answers looks like: waiting until the far end of patience."""
-    watch.wait({}, 1e9)
-    return None
+    while True:  # what wakes it is never what it waits for
+        watch.wait({}, 1e9)
 
 
 # ------------------------------------------------------------------------------------------------- while the payload runs
