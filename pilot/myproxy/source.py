@@ -6,6 +6,7 @@ again; afterwards, if the answer was lost, the dispatcher is asked for one furth
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -177,6 +178,8 @@ def parse_server(text: str) -> tuple[str, int]:
         ValueError: it has none of these forms.
     """
     match = _SERVER.fullmatch(text)
+    if match and text.startswith("["):
+        ipaddress.IPv6Address(match["host"].strip("[]"))  # its error is a ValueError
     labels = match["host"].split(".") if match and not text.startswith("[") else ["x"]
     if match is None or not 0 < int(match["port"] or DEFAULT_PORT) < 65536 or not all(0 < len(label) < 64 for label in labels):
         msg = "not host:port"
