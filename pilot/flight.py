@@ -7,24 +7,19 @@ journalled before it is sent; `land` closes what was opened, in reverse order, a
 from __future__ import annotations
 
 import time
-import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pilot import telling
-from pilot.errors import JournalError, PilotError, StoppedError, UnexpectedError
-from pilot.execution.limits import Limits
+from pilot.errors import JournalError, PilotError
 from pilot.execution.supervision import RunPlan, Supervision
+from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
 from pilot.heartbeat import Heartbeat
 from pilot.log import Teller
 from pilot.model import (
     Command,
-    FileToFetch,
-    FileToStore,
-    FinalState,
     MovedFile,
     Outcome,
     Payload,
@@ -33,27 +28,12 @@ from pilot.model import (
     Phase,
     PilotIdentity,
     Status,
-    StopReason,
-    StoredFile,
     Timing,
 )
 from pilot.ports import Account, CredentialSource, Dispatcher, Gateway, Journal, Watch
 from pilot.renewal import Renewer, good_until, renewal
 from pilot.retry import patiently
-from pilot.verdict import stop_code, verdict
-
-DIAGNOSIS_CAP = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlightPlan:
-    """What is to be done for one payload, worked out before anything is done."""
-
-    fetch: tuple[FileToFetch, ...]
-    store: tuple[FileToStore, ...]
-    log: FileToStore | None
-    argv: tuple[str, ...]
-    limits: Limits
+from pilot.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,32 +69,6 @@ class Kit:
     """The payload's environment, built from nothing."""
 
 
-@dataclass(slots=True)
-class _Notes:
-    """What one flight has come to so far."""
-
-    payload: Payload
-    gateway: str
-    started: float
-    started_at: datetime
-    timing: Timing
-    account: Account | None = None
-    plan: FlightPlan | None = None
-    account_name: str = ""
-    switched: bool = False
-    result: PayloadResult | None = None
-    stored: list[StoredFile] = field(default_factory=list)
-    fault: PilotError | None = None
-    ending: PilotError | None = None
-    undelivered: PilotError | None = None
-    log_stored: bool = False
-
-    def blame(self, fault: PilotError) -> None:
-        """Keep the first fault, for the payload; the first one that the next payload would meet too, for the pilot."""
-        self.fault = self.fault or fault
-        self.ending = self.ending or (fault if fault.ends_pilot else None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flown:
     """How a flight ended, for the loop around flights."""
@@ -145,7 +99,7 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     Raises:
         JournalError: reason ``flown-before``: somebody already answers for this attempt, nothing was done.
     """
-    notes = _Notes(payload, kit.gateway.name, time.monotonic(), datetime.now(UTC), Timing(claim_s=claim_s))
+    notes = Notes(payload, kit.gateway.name, time.monotonic(), datetime.now(UTC), Timing(claim_s=claim_s))
     kit.teller.begin(payload.id, payload.owner)
     kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {payload.owner or 'nobody'}")
     landing = ExitStack()
@@ -153,7 +107,7 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
         journalled = _remember_claim(kit, notes)
         _serve_to_the_end(kit, pilot, notes, landing, refusal)
         kit.heartbeat.silence()
-        outcome = _outcome(kit, notes)
+        outcome = outcome_of(notes, kit.teller.flight_tail())
         if journalled:
             _remember_outcome(kit, notes, outcome)
         deliver(kit, notes, outcome)
@@ -163,34 +117,34 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     return Flown(outcome=outcome, ending=notes.ending, undelivered=notes.undelivered, seconds=time.monotonic() - notes.started)
 
 
-def serve(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack) -> None:
+def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> None:
     """Obtain, board, stage in, run, stage out: the stages between claim and report."""
     payload = notes.payload
     _show(kit, notes, Phase.STARTING, "obtain")
     plan = notes.plan = kit.plan(payload)
-    with _timed(notes, "obtain_s"):
+    with timed(notes, "obtain_s"):
         credential = kit.credentials.obtain(payload, pilot, kit.watch)
     telling.credential(kit.teller, credential)
-    with _timed(notes, "board_s"):
+    with timed(notes, "board_s"):
         account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
     _note_account(kit, pilot, notes, credential, account)
     _show(kit, notes, Phase.RUNNING, "stage-in")
-    with _timed(notes, "stage_in_s"):
+    with timed(notes, "stage_in_s"):
         fetched = account.stage_in(plan.fetch, kit.policy.staging_timeout_s) if plan.fetch else ()
     telling.moved(kit.teller, "flight.stage-in", "brought in", fetched)
     kit.heartbeat.update(stage="run")
-    with _timed(notes, "run_s"):
+    with timed(notes, "run_s"):
         notes.result = _run(kit, pilot, notes, plan, credential=credential, account=account)
     telling.result(kit.teller, notes.result)
     if verdict(notes.result)[0] == 0:
         kit.heartbeat.update(stage="stage-out")
-        with _timed(notes, "stage_out_s"):
+        with timed(notes, "stage_out_s"):
             stored = account.stage_out(plan.store, kit.policy.staging_timeout_s) if plan.store else ()
-        notes.stored += [_stored(notes.payload, moved) for moved in stored]
+        notes.stored += [stored_file(notes.payload, moved) for moved in stored]
         telling.moved(kit.teller, "flight.stage-out", "stored", stored)
 
 
-def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: ExitStack, refusal: PilotError | None) -> None:
+def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack, refusal: PilotError | None) -> None:
     """`serve`, with every failure noted, and the log stored as the owner after good and bad flights alike."""
     try:
         if refusal is not None:
@@ -200,19 +154,17 @@ def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: _Notes, landing: Ex
     except PilotError as fault:
         notes.blame(fault)
     except Exception as bug:
-        notes.blame(_unexpected(kit, bug))
+        notes.blame(unexpected(kit.teller, bug))
     if notes.fault is not None:
         kit.teller.say("flight.failed", f"payload {notes.payload.id} failed: {notes.fault.message}", reason=notes.fault.reason)
     _store_log(kit, notes)
 
 
 def _run(
-    kit: Kit, pilot: PilotIdentity, notes: _Notes, plan: FlightPlan, *, credential: PayloadCredential, account: Account
+    kit: Kit, pilot: PilotIdentity, notes: Notes, plan: FlightPlan, *, credential: PayloadCredential, account: Account
 ) -> PayloadResult:
     policy = kit.policy
-    renewer = Renewer(
-        source=kit.credentials, account=account, payload=notes.payload, pilot=pilot, teller=kit.teller, held=credential
-    )
+    renewer = Renewer(source=kit.credentials, account=account, payload=notes.payload, pilot=pilot, teller=kit.teller, held=credential)
     watching = RunPlan(
         limits=plan.limits,
         grace_s=policy.grace_s,
@@ -227,7 +179,7 @@ def _run(
     return supervision.run(command)
 
 
-def _store_log(kit: Kit, notes: _Notes) -> None:
+def _store_log(kit: Kit, notes: Notes) -> None:
     """The log archive goes out as the owner, also after a failure; without an account nothing is uploaded."""
     if notes.account is None or notes.plan is None or notes.plan.log is None:
         return
@@ -238,11 +190,11 @@ def _store_log(kit: Kit, notes: _Notes) -> None:
         if notes.result is not None and verdict(notes.result)[0] == 0:
             notes.blame(trouble)
     except Exception as bug:
-        notes.blame(_unexpected(kit, bug))
+        notes.blame(unexpected(kit.teller, bug))
     else:
         notes.log_stored = True
         archive = replace(moved, name=notes.plan.log.name)
-        notes.stored.append(_stored(notes.payload, archive))
+        notes.stored.append(stored_file(notes.payload, archive))
         telling.log_stored(kit.teller, archive)
 
 
@@ -255,49 +207,7 @@ def _send_log(kit: Kit, account: Account, url: str) -> MovedFile:
         return account.store_log(url, log, min(limit, kit.policy.reserve_s / 2))
 
 
-def _stored(payload: Payload, moved: MovedFile) -> StoredFile:
-    """Join what was moved with what the payload promised under that name."""
-    known = {out.lfn: out for out in (*payload.outputs, *((payload.log,) if payload.log else ()))}
-    promised = known[moved.name]
-    return StoredFile(
-        lfn=promised.lfn,
-        guid=promised.guid or str(uuid.uuid4()),
-        size_bytes=moved.size_bytes,
-        adler32=moved.adler32,
-        url=moved.url,
-        endpoint=promised.endpoint,
-    )
-
-
-def _outcome(kit: Kit, notes: _Notes) -> Outcome:
-    """Choose the one outcome. The first fault of the flight wins over what the payload says of itself."""
-    code, diagnosis = verdict(notes.result) if notes.result is not None else (0, "")
-    if code == 0 and notes.fault is not None:
-        code, diagnosis = _fault_code(notes.fault), notes.fault.message
-    return Outcome(
-        payload_id=notes.payload.id,
-        attempt=notes.payload.attempt,
-        state=FinalState.FAILED if code else FinalState.FINISHED,
-        error_code=code,
-        diagnosis=diagnosis[:DIAGNOSIS_CAP],
-        result=notes.result,
-        stored=tuple(notes.stored),
-        log_tail="" if notes.log_stored else kit.teller.flight_tail(),
-        timing=notes.timing,
-        account=notes.account_name,
-        gateway=notes.gateway,
-        switched=notes.switched,
-        started_at=notes.started_at,
-        ended_at=datetime.now(UTC),
-    )
-
-
-def _fault_code(fault: PilotError) -> int:
-    """PanDA's code; a stop has one for each signal."""
-    return stop_code(StopReason.SIGNAL, fault.reason) if isinstance(fault, StoppedError) else fault.panda_code
-
-
-def deliver(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
+def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
     """Send the final state, patiently. What the dispatcher does not acknowledge stays in the journal."""
     with kit.watch.shielded():
         try:
@@ -313,7 +223,7 @@ def deliver(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
             notes.undelivered = trouble
             return
         except Exception as bug:
-            notes.undelivered = _unexpected(kit, bug)
+            notes.undelivered = unexpected(kit.teller, bug)
             notes.blame(notes.undelivered)
             return
     with _journal_trouble(kit, notes):
@@ -321,7 +231,7 @@ def deliver(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
     kit.teller.say("flight.reported", f"reported payload {outcome.payload_id} as {outcome.state.value}", code=outcome.error_code)
 
 
-def land(kit: Kit, notes: _Notes, landing: ExitStack) -> None:
+def land(kit: Kit, notes: Notes, landing: ExitStack) -> None:
     """Close what was opened, in reverse order; trouble is told and never masks the outcome."""
     try:
         with kit.watch.shielded():
@@ -330,11 +240,11 @@ def land(kit: Kit, notes: _Notes, landing: ExitStack) -> None:
         kit.teller.say("flight.land", f"cannot clean up completely: {trouble.message}", reason=trouble.reason)
         notes.blame(trouble)
     except Exception as bug:
-        notes.blame(_unexpected(kit, bug))
+        notes.blame(unexpected(kit.teller, bug))
     kit.teller.end()
 
 
-def _remember_claim(kit: Kit, notes: _Notes) -> bool:
+def _remember_claim(kit: Kit, notes: Notes) -> bool:
     """The first act after the reply. A journal that cannot be written ends the flight before it begins."""
     try:
         kit.journal.claimed(notes.payload)
@@ -344,19 +254,19 @@ def _remember_claim(kit: Kit, notes: _Notes) -> bool:
         notes.blame(fault)
         return False
     except Exception as bug:
-        notes.blame(_unexpected(kit, bug))
+        notes.blame(unexpected(kit.teller, bug))
         return False
     return True
 
 
-def _remember_outcome(kit: Kit, notes: _Notes, outcome: Outcome) -> None:
+def _remember_outcome(kit: Kit, notes: Notes, outcome: Outcome) -> None:
     """A full disk must not keep a final state from being sent."""
     with _journal_trouble(kit, notes):
         kit.journal.chosen(outcome)
 
 
 @contextmanager
-def _journal_trouble(kit: Kit, notes: _Notes) -> Iterator[None]:
+def _journal_trouble(kit: Kit, notes: Notes) -> Iterator[None]:
     """Once the outcome is chosen a journal that fails is told, ends the pilot, and changes nothing for the payload."""
     try:
         yield
@@ -364,35 +274,14 @@ def _journal_trouble(kit: Kit, notes: _Notes) -> Iterator[None]:
         kit.teller.say("journal.trouble", trouble.message)
         notes.blame(trouble)
     except Exception as bug:
-        notes.blame(_unexpected(kit, bug))
+        notes.blame(unexpected(kit.teller, bug))
 
 
-def _unexpected(kit: Kit, bug: Exception) -> UnexpectedError:
-    """An exception nobody foresaw: its traceback goes to the pilot's own log, its name to the report."""
-    trace = "".join(traceback.format_exception(bug))
-    kit.teller.say("bug", f"unexpected {type(bug).__name__} in the pilot; see the log", flight=False, traceback=trace[-8000:])
-    fault = UnexpectedError(f"cannot go on: unexpected {type(bug).__name__} in the pilot; please report this with the pilot's log")
-    fault.__cause__ = bug
-    return fault
-
-
-@contextmanager
-def _timed(notes: _Notes, name: str) -> Iterator[None]:
-    """Note how long a stage took, also when it failed."""
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        notes.timing = replace(notes.timing, **{name: time.monotonic() - begun})
-
-
-def _show(kit: Kit, notes: _Notes, phase: Phase, stage: str) -> None:
+def _show(kit: Kit, notes: Notes, phase: Phase, stage: str) -> None:
     payload = notes.payload
-    kit.heartbeat.show(
-        Status(payload_id=payload.id, attempt=payload.attempt, phase=phase, stage=stage, started_at=notes.started_at)
-    )
+    kit.heartbeat.show(Status(payload_id=payload.id, attempt=payload.attempt, phase=phase, stage=stage, started_at=notes.started_at))
 
 
-def _note_account(kit: Kit, pilot: PilotIdentity, notes: _Notes, credential: PayloadCredential, account: Account) -> None:
+def _note_account(kit: Kit, pilot: PilotIdentity, notes: Notes, credential: PayloadCredential, account: Account) -> None:
     notes.account_name, notes.switched = account.name, account.switched
     telling.boarded(kit.teller, pilot, notes.payload, credential, account, kit.gateway.name)

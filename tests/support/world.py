@@ -16,7 +16,8 @@ from pilot.errors import JournalError
 from pilot.execution import renewal as execution_renewal
 from pilot.execution import supervision
 from pilot.execution.limits import Limits
-from pilot.flight import FlightPlan, FlightPolicy, Kit
+from pilot.flight import FlightPolicy, Kit
+from pilot.flight_notes import FlightPlan
 from pilot.heartbeat import Heartbeat
 from pilot.log import Teller
 from pilot.model import (

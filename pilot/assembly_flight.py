@@ -1,0 +1,88 @@
+"""What flights are given from the configuration: numbers, plans, environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from pilot.assembly_common import usable_cores
+from pilot.config import Config
+from pilot.execution.command import argv, environment, program_to_fetch
+from pilot.execution.limits import Limits, applying, stop_grace_s
+from pilot.flight import FlightPolicy
+from pilot.flight_notes import FlightPlan
+from pilot.model import Payload, Slot
+from pilot.ports import Account
+from pilot.shift import ShiftPolicy
+from pilot.staging.plan import Endpoints, plan_transfers
+
+MB = 1_000_000
+
+
+def flight_policy(config: Config) -> FlightPolicy:
+    """The site's numbers for a flight."""
+    return FlightPolicy(
+        grace_s=config.payload.grace_s,
+        signal_grace_s=stop_grace_s(config.payload.grace_s, config.lifetime.batch_grace_s, config.lifetime.reserve_s),
+        reserve_s=config.lifetime.reserve_s,
+        sample_s=config.payload.sample_s,
+        staging_timeout_s=config.staging.timeout_s,
+        output_cap_bytes=config.payload.output_cap_bytes,
+        report_retries=config.dispatcher.retries,
+        renew_before_s=config.myproxy.renew_before_s,
+    )
+
+
+def shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
+    """The site's numbers for the loop around flights."""
+    return ShiftPolicy(
+        max_payloads=config.lifetime.max_payloads,
+        ends_at=ends_at,
+        patience_s=config.lifetime.patience_s,
+        poll_s=config.lifetime.poll_s,
+        claim_retries=config.dispatcher.retries,
+        min_proxy_s=config.pilot.min_lifetime_s,
+    )
+
+
+def flight_plan(config: Config, payload: Payload) -> FlightPlan:
+    """What is to be done for a payload. Raises PayloadInvalidError, PayloadStartError."""
+    endpoints = Endpoints(bases=config.staging.endpoints, default=config.staging.default_endpoint)
+    program = program_to_fetch(payload)
+    transfers = plan_transfers(payload, endpoints, program)
+    return FlightPlan(
+        fetch=transfers.fetch,
+        store=transfers.store,
+        log=transfers.log,
+        argv=argv(payload, shell=config.payload.shell, program=f"./{program.name}" if program else ""),
+        limits=applying(
+            payload.limits,
+            Limits(
+                wall_s=config.payload.wall_s,
+                memory_bytes=config.payload.memory_mb * MB or None,
+                disk_bytes=config.payload.disk_mb * MB or None,
+            ),
+        ),
+    )
+
+
+def payload_environment(config: Config, payload: Payload, account: Account) -> tuple[tuple[str, str], ...]:
+    """The payload's environment, built from nothing."""
+    return environment(
+        payload, work=account.work, proxy_path=account.proxy_path, ca_dir=config.trust.ca_dir, extra=config.payload.environment
+    )
+
+
+def current_slot(config: Config, scratch: Path, ends_at: float) -> Slot:
+    """What this slot offers now. The memory is the site's limit; the machine's may be shared by other slots."""
+    free_mb = shutil.disk_usage(scratch).free // MB
+    return Slot(
+        queue=config.site.queue,
+        node=os.uname().nodename,
+        cores=usable_cores(),
+        memory_mb=config.payload.memory_mb,
+        disk_mb=min(free_mb, config.payload.disk_mb or free_mb),
+        remaining_s=max(0, int(min(ends_at - time.monotonic(), 10**9))),
+    )

@@ -1,0 +1,41 @@
+"""The gateway that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilot.config import Config
+from pilot.identity.account import CourierOptions
+from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
+from pilot.model import PilotIdentity
+from pilot.ports import Gateway
+from pilot.rundir import RunDirectory
+
+
+def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity, run: RunDirectory) -> Gateway:
+    """The site's gateway. Unswitched only where the site never configured one and policy allows it."""
+    courier = CourierOptions(
+        trust=config.staging.trust,
+        ca_dir=config.trust.ca_dir,
+        ca_bundle=config.staging.ca_bundle,
+        crl=config.trust.crl,
+        http_hosts=config.payload.url_hosts,
+    )
+    identity = config.identity
+    if identity.switch == "never" or identity.gateway == "none":
+        return SameAccountGateway(
+            SameAccountOptions(run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier)
+        )
+    from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
+
+    return GlexecGateway(
+        GlexecOptions(
+            run_dir=run.path,
+            python=identity.python,
+            timeout_s=identity.timeout_s,
+            courier=courier,
+            glexec=find_glexec(identity.glexec, environ),
+            pilot_proxy=pilot.credential.path,
+            retries=identity.retries,
+        )
+    )
