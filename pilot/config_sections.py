@@ -244,9 +244,7 @@ class LifetimeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     lifetime_s: Annotated[int, _seconds(1, TEN_YEARS_S, "No payload is asked for once the pilot is this old.")] = 345_600
     patience_s: Annotated[int, _seconds(0, 604_800, "Without work for this long the pilot ends with exit code 0.")] = 300
     poll_s: Annotated[int, _seconds(1, 86_400, "Pause between two questions for work.")] = 30
-    batch_grace_s: Annotated[
-        int, _seconds(1, 86_400, "Time that the batch system leaves between its stop signal and its SIGKILL.")
-    ] = 30
+    batch_grace_s: Annotated[int, _seconds(1, 86_400, "Time that the batch system leaves between its stop signal and its SIGKILL.")] = 30
     reserve_s: Annotated[
         int,
         _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; after a stop signal the payload's grace is cut to the rest."),

@@ -32,9 +32,7 @@ _TOKEN_FIELD = re.compile(
 )
 _FULL = "(the log of this flight is longer than is kept)"
 _SECRET_NAME = re.compile(r"(?i)(token|passphrase|password|secret)$")
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
 """Controls; what is not seen or turns the reading direction; halves of characters, which no file can hold."""
 
 

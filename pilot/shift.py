@@ -159,4 +159,3 @@ def exit_error(error: BaseException) -> PilotError:
     unexpected = UnexpectedError(f"cannot go on: unexpected {type(error).__name__} in the pilot; please report this with the pilot's log")
     unexpected.__cause__ = error
     return unexpected
-

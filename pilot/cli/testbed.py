@@ -37,12 +37,24 @@ def add_arguments(subparsers: Subparsers) -> None:
     kill = verbs.add_parser("kill", help="order a job to be killed")
     _add_directory(kill)
     kill.add_argument("id", type=int, help="the job's id")
+    _add_fault(verbs)
     execute = verbs.add_parser("exec", help="as root: run a command beside a testbed with gLExec, in a private namespace")
     execute.add_argument("--inside", default="", help=argparse.SUPPRESS)
     execute.add_argument("argv", metavar="COMMAND", nargs="+", help="what to run; PILOT_TESTBED names a JSON file with all facts")
     demo = verbs.add_parser("demo", help="three payloads of two owners, told step by step")
     demo.add_argument("--unswitched", action="store_true", help="do not try to switch accounts")
     demo.add_argument("--inside", default="", help=argparse.SUPPRESS)
+
+
+def _add_fault(verbs: Subparsers) -> None:
+    fault = verbs.add_parser("fault", help="let the next calls of the dispatcher go wrong")
+    _add_directory(fault)
+    fault.add_argument("call", metavar="CALL", nargs="?", default="", help="which calls; without CALL and KIND: list what there is")
+    fault.add_argument("kind", metavar="KIND", nargs="?", default="", help="what goes wrong")
+    fault.add_argument("--times", type=int, default=1, help="how many calls; 0: until --clear (default: 1)")
+    fault.add_argument("--after", type=int, default=0, help="how many calls go well before (default: 0)")
+    fault.add_argument("--late", action="store_true", help="the request takes effect before it goes wrong")
+    fault.add_argument("--clear", action="store_true", help="take back all orders; the server comes back if it was away")
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +92,24 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(jobs, indent=1) if options.json else service.job_table(jobs))
         case "kill":
             service.kill(options.directory, options.id)
+        case "fault":
+            _fault(options)
         case "exec":
             return _execute(options)
         case _:
             return _demo(options)
     return 0
+
+
+def _fault(options: argparse.Namespace) -> None:
+    from pilot.testbed import service
+
+    if options.clear:
+        service.clear_faults(options.directory)
+    elif options.kind:
+        service.fault(options.directory, options.call, options.kind, times=options.times, after=options.after, late=options.late)
+    else:
+        print(service.fault_tables())
 
 
 def _execute(options: argparse.Namespace) -> int:

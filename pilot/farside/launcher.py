@@ -7,7 +7,6 @@ the parts are loaded by their full paths under their usual names. Python 3.9, st
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH100, PTH120
 
-
 from __future__ import annotations
 
 import os

@@ -5,7 +5,6 @@ Part of the far side: Python 3.9, standard library, few imports.
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH113
 
-
 from __future__ import annotations
 
 import os

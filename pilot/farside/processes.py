@@ -5,7 +5,6 @@ Part of the far side: Python 3.9, standard library, few imports. Fields of `/pro
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH110, PTH208
 
-
 from __future__ import annotations
 
 import os

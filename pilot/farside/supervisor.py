@@ -9,7 +9,6 @@ Python 3.9, standard library, few imports: it must run on any worker node and st
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH102
 
-
 from __future__ import annotations
 
 import errno

@@ -7,7 +7,6 @@ holds for a far side that was stopped: it hides everything else. Part of the far
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH115, PTH120
 
-
 from __future__ import annotations
 
 import os

@@ -6,7 +6,6 @@ entries chosen by a payload break it. Part of the far side: Python 3.9, standard
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH101
 
-
 from __future__ import annotations
 
 import errno

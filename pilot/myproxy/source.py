@@ -88,9 +88,7 @@ class MyProxySource:
             )
         return self._fetch(payload, pilot, watch, ticket, renewable=False)
 
-    def _fetch(
-        self, payload: Payload, pilot: PilotIdentity, watch: Watch, ticket: MyProxyTicket, *, renewable: bool
-    ) -> OwnerCredential:
+    def _fetch(self, payload: Payload, pilot: PilotIdentity, watch: Watch, ticket: MyProxyTicket, *, renewable: bool) -> OwnerCredential:
         client = Client(credential=pilot.credential, watch=watch, limits=self.options.limits, key_kind=self.options.key_kind)
         while True:
             server = self._server(ticket)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from pilot.testbed.dispatcher_faults import Faults, Kind
+from pilot.testbed.dispatcher_fault_kinds import call_name
+from pilot.testbed.dispatcher_faults import Faults
 from pilot.testbed.dispatcher_methods import METHODS
+from pilot.testbed.dispatcher_mischief import Answer, misbehave
 from pilot.testbed.dispatcher_peer import Peer, identify
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer, client_chain
-from pilot.testbed.dispatcher_work import Rules, Worker, envelope
+from pilot.testbed.dispatcher_work import Rules, Worker
 from pilot.testbed.pki import Credential
 from pilot.testbed.store import Store
 
@@ -23,7 +25,6 @@ _PREFIX: Final = "/api/v1/"
 _MAX_BODY: Final = 4 * 1024 * 1024
 _JSON: Final = "application/json"
 _PAGE: Final = Path(__file__).with_name("dispatcher_page.html")
-_DRIP_S: Final = 0.2
 
 
 class DispatcherServer(TlsServer):
@@ -34,6 +35,7 @@ class DispatcherServer(TlsServer):
         production_dns: texts; a client whose DN contains one is accepted without Role=production.
         myproxy: ``host:port`` that goes out with payloads; may be set later as ``rules.myproxy``; empty: no token extension.
         redeemer_dn: DN of the client that may redeem tokens (``rules.redeemer_dn``).
+        mailbox: directory in which other processes leave orders for faults.
 
     Attributes:
         rules: the settings above, changeable while it runs. faults: for tests.
@@ -49,13 +51,14 @@ class DispatcherServer(TlsServer):
         production_dns: tuple[str, ...] = (),
         myproxy: str = "",
         redeemer_dn: str = "",
+        mailbox: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         super().__init__(_Handler, credential, cert_dir, client_needed=False, host=host, port=port)
         self.store = store
         self.rules = Rules(production_dns=production_dns, myproxy=myproxy, redeemer_dn=redeemer_dn)
-        self.faults = Faults()
+        self.faults = Faults(mailbox)
         self.worker = Worker(store=store, rules=self.rules)
         self.cert_dir = cert_dir
         self.voms_dir = voms_dir
@@ -91,18 +94,26 @@ class _Handler(TlsHandler):
     def _api(self, verb: str) -> None:
         path = urlsplit(self.path).path
         body = self._body()
-        fault = self.server.faults.take(path)
-        if fault is not None and fault != "lost":
-            self._fail(fault)
-            return
-        try:
-            status, answer = 200, self._answer(verb, path, body)
-        except _BadRequestError as error:
-            status, answer = error.status, str(error).encode()
-        if fault == "lost":
-            self.close_connection = True
+        faults = self.server.faults
+        fault = faults.take(path, call_name(path, self._state(body))) if faults.any else None
+        if fault is None:
+            self.reply(*self._answered(verb, path, body))
         else:
-            self.reply(status, answer)
+            misbehave(self, fault, lambda: self._answered(verb, path, body))
+
+    def _answered(self, verb: str, path: str, body: bytes) -> Answer:
+        try:
+            return 200, self._answer(verb, path, body)
+        except _BadRequestError as error:
+            return error.status, str(error).encode()
+
+    def _state(self, body: bytes) -> str:
+        """The state that a report tells; empty for other calls, and for what cannot be read."""
+        try:
+            given = self._arguments(body)
+        except _BadRequestError:
+            return ""
+        return str(given.get("job_status") or given.get("state") or "")
 
     def _answer(self, verb: str, path: str, body: bytes) -> bytes:
         name = path.removeprefix(_PREFIX)
@@ -145,34 +156,6 @@ class _Handler(TlsHandler):
         if not isinstance(given, dict):
             raise _BadRequestError(500, "ERROR : received invalid JSON : not an object")
         return given
-
-    def _fail(self, kind: Kind) -> None:
-        """Let the ordered fault happen."""
-        replies: dict[str, tuple[int, bytes, dict[str, str]]] = {
-            "garbage": (200, b"<html><body>It works!</body></html>", {}),
-            "error": (500, b"ERROR : something broke", {}),
-            "database": (200, json.dumps(envelope(message="Database error", data={"StatusCode": 30})).encode(), {}),
-            "huge": (200, b" " * (8 * 1024 * 1024), {}),
-            "redirect": (302, b"", {"Location": "https://localhost:1/elsewhere"}),
-            "compressed": (200, zlib.compress(b" " * (8 * 1024 * 1024)), {"Content-Encoding": "deflate"}),
-        }
-        if kind in replies:
-            status, body, headers = replies[kind]
-            self.reply(status, body, headers=headers)
-            return
-        self.close_connection = True
-        if kind == "hang":
-            self.server.stopping.wait(600)
-        elif kind == "slow":
-            self._drip()
-
-    def _drip(self) -> None:
-        """Send a reply so slowly that no single read ever times out."""
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n\r\n")
-        self.wfile.flush()
-        while not self.server.stopping.wait(_DRIP_S):
-            self.wfile.write(b" ")
-            self.wfile.flush()
 
 
 _PAGE_POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"

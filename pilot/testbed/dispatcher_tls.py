@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -75,7 +76,10 @@ class TlsServer(ThreadingHTTPServer):
     ) -> None:
         super().__init__((host, port), handler)
         self.stopping = threading.Event()
-        self._credential = credential
+        self._own_credential = self._credential = credential
+        self._turn = threading.Lock()
+        self._shape: Callable[[ssl.SSLContext], None] | None = None
+        self._paused = False
         self._cert_dir = cert_dir
         self._client_needed = client_needed
         self._thread: threading.Thread | None = None
@@ -92,6 +96,11 @@ class TlsServer(ThreadingHTTPServer):
         """Where clients reach it."""
         return f"https://localhost:{self.port}"
 
+    @property
+    def paused(self) -> bool:
+        """True between `pause` and `resume`."""
+        return self._paused
+
     def start(self) -> None:
         """Serve from now on, in threads of this process."""
         self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
@@ -105,11 +114,45 @@ class TlsServer(ThreadingHTTPServer):
         if self._thread is not None:
             self._thread.join(10)
         self.server_close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut all connections that are open."""
         with self._open_lock:
             remaining = list(self._open)
         for connection in remaining:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def pause(self) -> None:
+        """Go away: connections are cut, new ones refused, until `resume`. The port stays this server's."""
+        with self._turn:
+            if self._paused:
+                return
+            self._paused = True
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            if self._thread is not None:
+                self._thread.join(10)
+            self.socket.close()
+            # Bound and not listening: the kernel refuses connections, and nobody else gets the port.
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(self.server_address)
+        self.cut()
+
+    def resume(self) -> None:
+        """Come back after `pause`, on the same port."""
+        with self._turn:
+            if self._paused:
+                self._paused = False
+                self.socket.listen(self.request_queue_size)
+                self.start()
+
+    def dress(self, credential: Credential | None = None, shape: Callable[[ssl.SSLContext], None] | None = None) -> None:
+        """Show another certificate to new connections, and change their TLS context; without arguments: the right ones again."""
+        self._credential = credential or self._own_credential
+        self._shape = shape
 
     def __enter__(self) -> Self:
         self.start()
@@ -124,6 +167,8 @@ class TlsServer(ThreadingHTTPServer):
         try:
             raw.settimeout(_HANDSHAKE_S)
             context = server_context(self._credential, self._cert_dir, client_needed=self._client_needed)
+            if self._shape is not None:
+                self._shape(context)
             connection = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
         except BaseException:
             raw.close()
@@ -142,7 +187,7 @@ class TlsServer(ThreadingHTTPServer):
         """A broken connection is the client's business."""
 
     def _serve(self) -> None:
-        while not self.stopping.is_set():
+        while not (self.stopping.is_set() or self._paused):
             try:
                 request, address = self.get_request()
             except (OSError, ValueError):

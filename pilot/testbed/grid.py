@@ -101,6 +101,7 @@ class Grid:
                 voms_dir,
                 production_dns=(PILOT_DN,) if self.options.accept_pilot_role else (),
                 redeemer_dn=myproxy_host.dn,
+                mailbox=self.directory / "faults",
             )
         )
         self.storage = self._stack.enter_context(StorageServer(self.directory / "storage", host, certificates))

@@ -199,9 +199,7 @@ class Authority:
         """Write certificate, signing policy, revocation list into the CA directory."""
         self._put("0", self.credential.cert.public_bytes(Encoding.PEM))
         policy = (
-            f"access_id_CA      X509    '{self.dn}'\n"
-            "pos_rights        globus  CA:sign\n"
-            f"cond_subjects     globus  '\"{self.subjects}\"'\n"
+            f"access_id_CA      X509    '{self.dn}'\npos_rights        globus  CA:sign\ncond_subjects     globus  '\"{self.subjects}\"'\n"
         )
         self._put("signing_policy", policy.encode())
         self.publish_crl()
@@ -215,9 +213,7 @@ class Authority:
         builder = builder.last_update(moment - _SKEW).next_update(moment + lifetime)
         builder = builder.add_extension(x509.CRLNumber(self._crl_number), critical=False)
         for serial, since in self._revoked.items():
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
-            )
+            builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build())
         self._put("r0", builder.sign(self.credential.key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
     def _put(self, suffix: str, content: bytes) -> None:

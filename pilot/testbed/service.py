@@ -9,12 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pilot.errors import ConfigurationError, SandboxError
+from pilot.testbed import dispatcher_faults
+from pilot.testbed.dispatcher_fault_kinds import CALLS, KINDS
+from pilot.testbed.dispatcher_faults import Fault, UnknownFaultError
 from pilot.testbed.grid import Grid, GridOptions
 from pilot.testbed.store import Store
 from pilot.testbed.store_spec import SpecError, parse_spec
@@ -173,6 +177,37 @@ def kill(directory: Path, job_id: int) -> None:
     """
     if not _store(directory).kill(job_id):
         raise ConfigurationError(f"cannot kill job {job_id}: it does not exist or has ended")
+
+
+def fault(directory: Path, call: str, kind: str, *, times: int, after: int, late: bool) -> None:
+    """Order that the next calls of a running testbed's dispatcher go wrong.
+
+    Raises:
+        ConfigurationError: no such call or kind. SandboxError: no testbed runs there.
+    """
+    facts(directory)
+    try:
+        order = Fault(kind=kind, on=call, call=max(0, after) + 1, times=max(0, times), late=late, number=time.time_ns())
+    except UnknownFaultError as unknown:
+        raise ConfigurationError(f"{unknown}; `pilot testbed fault` explains them") from unknown
+    dispatcher_faults.post(directory.absolute() / "faults", order)
+
+
+def clear_faults(directory: Path) -> None:
+    """Take back all orders for faults.
+
+    Raises:
+        SandboxError: no testbed runs there.
+    """
+    facts(directory)
+    dispatcher_faults.post(directory.absolute() / "faults", None)
+
+
+def fault_tables() -> str:
+    """Calls and kinds of faults for people."""
+    calls = [f"  {name:<16} {text}" for name, text in CALLS.items()]
+    kinds = [f"  {name:<16} {kind.text}" for name, kind in KINDS.items()]
+    return "\n".join(["CALL", *calls, "KIND", *kinds])
 
 
 def _store(directory: Path) -> Store:

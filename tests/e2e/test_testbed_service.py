@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -211,3 +213,27 @@ def test_a_pilot_flies_by_what_up_tells(tmp_path: Path) -> None:
         finally:
             verb("down")
         assert not (home / "bed").exists()
+
+
+def test_faults_are_ordered_by_command(up: Callable[..., dict[str, Any]]) -> None:
+    """`testbed fault` lets calls of the running dispatcher fail, explains the words it knows, and takes orders back."""
+    facts = up()
+    place = Path(facts["directory"])
+    context = ssl.create_default_context(capath=facts["ca_dir"])
+
+    def alive() -> int:
+        connection = http.client.HTTPSConnection(facts["dispatcher"].removeprefix("https://"), context=context, timeout=10)
+        connection.request("GET", "/api/v1/system/is_alive")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    assert bed("fault", "alive", "503", directory=place).returncode == 0
+    assert [alive(), alive()] == [503, 200]
+    assert bed("fault", "alive", "502", "--times", "0", directory=place).returncode == 0
+    assert [alive(), alive()] == [502, 502]
+    assert bed("fault", "--clear", directory=place).returncode == 0
+    assert alive() == 200
+    wrong = bed("fault", "alive", "weird", directory=place)
+    assert (wrong.returncode, "lost-reset" in wrong.stderr, "Traceback" in wrong.stderr) == (84, True, False)
+    assert "lost-reset" in bed("fault", directory=place).stdout
