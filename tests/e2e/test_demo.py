@@ -19,6 +19,8 @@ import pytest
 
 from tests.support.flight_rig import PROJECT
 
+pytestmark = pytest.mark.alone
+
 LIMIT_S = 60.0
 ROW = re.compile(r"^(\d+) +(.+?)  +(\S+)  +(\S+ \(.*\))  +([\d.]+)$", re.MULTILINE)
 PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/mnt", "/media", "/srv", "/opt")

@@ -67,7 +67,7 @@ def at(rig: Rig, name: str) -> Stage:
     if name == "run":
         return Stage(shell(f"echo up > {bell.path}; exec sleep 600"), {}, bell.wait)
     if name == "run-stubborn":
-        return Stage(shell(f'trap "" TERM; echo up > {bell.path}; while true; do sleep 600; done'), {}, bell.wait)
+        return Stage(shell(f'trap "" TERM; sleep 1; echo up > {bell.path}; while true; do sleep 600; done'), {}, bell.wait)
     if name == "stage-out":
         spec = shell("echo x > x.txt", outputs=(OutputSpec(lfn="x.txt", endpoint="HOLE"),))
         return Stage(spec, {"staging.endpoints": endpoints}, hole.wait)
@@ -226,7 +226,8 @@ def test_sigkill_of_everything_is_cleaned_by_the_next_start(rig: Rig) -> None:
         with suppress(ProcessLookupError):
             os.kill(int(one.split()[0]), signal.SIGSTOP)
     for one in everything:
-        os.kill(int(one.split()[0]), signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(int(one.split()[0]), signal.SIGKILL)
     assert rig.gone(flying.scratch)
     landed = flying.land()
     assert len(landed.journal) == 1
