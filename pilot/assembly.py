@@ -25,6 +25,7 @@ from pilot.credentials.renewal import RenewingProxy
 from pilot.dispatch.https import PandaV1Dispatcher
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
+from pilot.identity.ancestors import close_left_open
 from pilot.journal.spool import Spool
 from pilot.log import Teller, quiet_libraries
 from pilot.rundir import RunDirectory, fresh_name
@@ -72,6 +73,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         )
         stack.callback(heartbeat.close)
         recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)
+        telling.closed(teller, close_left_open(journal_directory(config, scratch)))
         kit = Kit(
             dispatcher=dispatcher,
             heartbeat=heartbeat,
@@ -105,4 +107,5 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         stack.callback(spool.close)
         dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ), lambda: pilot.credential)
         stack.callback(dispatcher.close)
+        telling.closed(teller, close_left_open(journal_directory(config, scratch)))
         return recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)

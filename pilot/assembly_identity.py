@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pilot.assembly_common import journal_directory
 from pilot.config import Config
 from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
@@ -26,11 +27,28 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
         return SameAccountGateway(
             SameAccountOptions(run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier)
         )
+    # Beside the journal: it outlives the pilot as well.
+    records = journal_directory(config, run.path.parent)
+    if identity.gateway == "sudo":
+        from pilot.identity.sudo import SudoGateway, SudoOptions
+
+        return SudoGateway(
+            SudoOptions(
+                run_dir=run.path,
+                records=records,
+                accounts=identity.sudo_accounts,
+                sudo=identity.sudo,
+                python=identity.python,
+                timeout_s=identity.timeout_s,
+                courier=courier,
+            )
+        )
     from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
 
     return GlexecGateway(
         GlexecOptions(
             run_dir=run.path,
+            records=records,
             python=identity.python,
             timeout_s=identity.timeout_s,
             courier=courier,

@@ -45,6 +45,13 @@ def _identity(config: Config) -> Iterator[Conflict]:
             both,
             f"identity.switch is never but identity.gateway is {identity.gateway}; set identity.gateway to none, or switch to required",
         )
+    if (identity.gateway == "sudo") != bool(identity.sudo_accounts):
+        yield _conflict(
+            "identity.gateway identity.sudo_accounts",
+            "identity.sudo_accounts and identity.gateway: sudo go together, and only they; list the owners' accounts, or remove the list",
+        )
+    if "root" in identity.sudo_accounts.values():
+        yield _conflict("identity.sudo_accounts", "identity.sudo_accounts names root; no payload may become root, name other accounts")
     if identity.gateway == "none" and identity.glexec:
         yield _conflict(
             "identity.gateway identity.glexec",

@@ -62,6 +62,12 @@ EndpointUrl = Annotated[
         extra={"form": "an https://host[:port]/path or file:///path URL without user, query or fragment"},
     ),
 ]
+DnPattern = Annotated[
+    str, Meta(pattern=rf"^(?:/|\*)[^\x00-\x1f\x7f]*{_END}", max_length=1024, extra={"form": "a DN such as /DC=org/CN=*, or *"})
+]
+AccountName = Annotated[
+    str, Meta(pattern=rf"^[A-Za-z_][A-Za-z0-9_.-]*{_END}", max_length=32, extra={"form": "the name of a local account"})
+]
 VariableName = Annotated[str, Meta(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255, extra={"form": "a variable name"})]
 VariableValue = Annotated[str, Meta(pattern=f"^{_LINE}{_END}", max_length=4096, extra={"form": "text of one line"})]
 Source = Literal["myproxy", "file", "none"]
@@ -186,10 +192,19 @@ class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = "required"
     gateway: Annotated[
-        Literal["glexec", "none"],
+        Literal["glexec", "sudo", "none"],
         Meta(description="The program that changes the account. `none` says that the site has none."),
     ] = "none"
     glexec: Annotated[str, _optional_path("The glexec executable. Empty: searched in the usual places.")] = ""
+    sudo: Annotated[str, _path("The sudo executable.")] = "/usr/bin/sudo"
+    sudo_accounts: Annotated[
+        dict[DnPattern, AccountName],
+        Meta(
+            max_length=10_000,
+            description="For gateway `sudo`: owner's DN, in which `*` stands for any text, to local account; the first that fits. "
+            "Owners whom no entry fits are refused.",
+        ),
+    ] = field(default_factory=dict)
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call of the gateway.")] = 60
     retries: Annotated[int, _number(0, 20, "tries", "Further tries after an answer of the gateway that may pass (gLExec 202, 203).")] = 2
     python: Annotated[str, _path("Python 3.9 or newer that every local account can execute.")] = "/usr/bin/python3"

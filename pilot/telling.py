@@ -80,6 +80,12 @@ def log_stored(teller: Teller, archive: MovedFile) -> None:
     teller.say("flight.log", f"stored the log archive {archive.name}, {size(archive.size_bytes)}, as the owner")
 
 
+def closed(teller: Teller, directories: tuple[str, ...]) -> None:
+    """What did killed pilots leave open?"""
+    for directory in directories:
+        teller.say("recovery.closed", f"closed {directory} to other accounts again; a pilot that was killed had opened it")
+
+
 def size(count: int) -> str:
     """A number of bytes for people."""
     if count < 10_000:

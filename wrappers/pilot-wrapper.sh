@@ -49,7 +49,7 @@ wait "$pid"
 code=$?
 # After an orderly end nothing is there. After SIGKILL of the pilot its private files are; the far side cleans the owner's side.
 swept() {
-  rm -f -- "$run"/payload-*/*.py
+  rm -rf -- "$run"/farside-*
   rmdir -- "$run"/payload-*/work "$run"/payload-* "$run" 2>/dev/null
   [ ! -e "$run" ]
 }

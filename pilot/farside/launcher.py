@@ -1,6 +1,6 @@
 """The one file that is started under the owner's account: it brings the parts beside it together.
 
-Placed as ``farside.py``; ``PYTHON -I -S -B RUN/payload-x/farside.py [supervisor|courier|sweep]``. The directory is not
+Placed as ``farside.py``; ``PYTHON -I -S -B RUN/farside-x/farside.py [supervisor|courier|sweep UID WORK]``. The directory is not
 listable for the account, so the import system cannot search it, and the package is not installed where this runs:
 the parts are loaded by their full paths under their usual names. Python 3.9, standard library.
 """
@@ -14,7 +14,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 
 PARTS = {
-    "supervisor": ("trees", "processes", "payload", "supervisor"),
+    "supervisor": ("trees", "settling", "processes", "payload", "supervisor"),
     "courier": ("trees", "transfer", "courier"),
     "sweep": ("trees", "processes", "sweep"),
 }
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         module = sys.modules[f"pilot.farside.{name}"] = make(f"pilot.farside.{name}")
         parts[name].exec_module(module)
         setattr(package, name, module)
-    code: int = module.main(here)
+    code: int = module.main(here, *argv[2:])
     return code
 
 

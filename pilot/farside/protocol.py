@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 FRAME_LIMIT = 1 << 20
 LOG_PART = 32 << 10
 """Bytes of the flight log sent in one frame."""
@@ -46,11 +46,17 @@ class Hello(Message, frozen=True):
     gid: Number
     groups: Annotated[list[Number], msgspec.Meta(max_length=65536)]
     pid: Annotated[int, msgspec.Meta(gt=0, le=1 << 30)]
+
+
+class Settled(Message, frozen=True):
+    """Answer to the place that the pilot told it: the work directory is made."""
+
+    event: str
     work: Path
 
 
 class Refused(Message, frozen=True):
-    """First frame instead: the far side could not make its work directory."""
+    """Answer instead: the far side could not make its work directory."""
 
     event: str
     code: Text
@@ -180,7 +186,8 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-EVENTS: Mapping[str, type[Hello] | type[Refused] | type[Ended]] = {"hello": Hello, "refused": Refused, "ended": Ended}
+Event = Hello | Settled | Refused | Ended
+EVENTS: Mapping[str, type[Event]] = {"hello": Hello, "settled": Settled, "refused": Refused, "ended": Ended}
 
 
 def read_as(body: bytes, kind: type[T]) -> T:
@@ -196,7 +203,7 @@ def read_as(body: bytes, kind: type[T]) -> T:
         raise ProtocolBrokenError(msg) from None
 
 
-def understand(body: bytes) -> Hello | Refused | Ended | Answer:
+def understand(body: bytes) -> Event | Answer:
     """Tell what a frame is: an event, decoded, or an answer, whose kind only the asker knows.
 
     Raises:

@@ -1,17 +1,14 @@
 """The far side's supervisor: the pilot's servant under the payload owner's account, driven over two pipes.
 
 Standard input and output carry frames (4 bytes length, big endian, then one JSON object of at most 1 MiB), standard error
-belongs to people. It makes ``work/`` beside itself, says hello, then answers requests until it is told to end, or until the
-pipe closes because the pilot died: in both cases it kills what the payload left and empties ``work/``.
+belongs to people. It says hello, is told where, makes ``work/`` there, then answers requests until it is told to end, or until
+the pipe closes because the pilot died: in both cases it kills what the payload left and empties ``work/``.
 
 Python 3.9, standard library, few imports: it must run on any worker node and stay small.
 """
-# pathlib would cost the far side 2 MB, and it works by names, not by open directories.
-# ruff: noqa: PTH102
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -20,14 +17,14 @@ import sys
 import time
 from binascii import a2b_base64, b2a_base64
 
-from pilot.farside import payload, processes, trees
+from pilot.farside import payload, processes, settling, trees
 from pilot.farside.payload import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = 1
+VERSION = 2
 FRAME_LIMIT = 1 << 20
 CHUNK = 1 << 16
 TAIL_LIMIT = 32 << 10
@@ -78,9 +75,9 @@ class Courier:
 class Supervisor:
     """The state of one far side and the requests it serves."""
 
-    def __init__(self, here: str) -> None:
+    def __init__(self, here: str, work: str) -> None:
         self.here = here
-        self.work = f"{here}/work"
+        self.work = work
         self.directory = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.received = bytearray()
         self.pumps: dict[int, payload.Pump] = {}
@@ -376,20 +373,13 @@ class Supervisor:
 
 
 def main(here: str) -> int:
-    """Run the supervisor beside whose files `work/` is made; the exit code matters to nobody after the hello."""
+    """Run the supervisor; the exit code matters to nobody after the hello."""
     for number in payload.IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    work = f"{here}/work"
-    try:
-        os.mkdir(work, 0o700)
-        os.chdir(work)
-    except OSError as error:
-        code = "no-space" if error.errno in trees.NO_SPACE else "exists" if error.errno == errno.EEXIST else "failed"
-        body = json.dumps({"event": "refused", "code": code, "text": f"cannot make {work}: {os.strerror(error.errno or 0)}"}).encode()
-        os.write(1, len(body).to_bytes(4, "big") + body)
+    work = settling.settle(VERSION)
+    if not work:
         return 1
-    supervisor = Supervisor(here)
-    identity = {"uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(), "pid": os.getpid()}
-    supervisor.tell({"event": "hello", "v": VERSION, **identity, "work": work})
+    supervisor = Supervisor(here, work)
+    supervisor.tell({"event": "settled", "work": work})
     supervisor.run()
     return 0

@@ -18,10 +18,13 @@ from pilot.farside import processes, trees
 ROUNDS = 200
 
 
-def _belongs(pid: int, mark: bytes) -> bool:
+OTHER_ACCOUNT = 3
+
+
+def _belongs(pid: int, mark: bytes, program: bytes) -> bool:
     if processes.labelled(processes.slurp(f"/proc/{pid}/status"), b"Uid:") != os.getuid():
         return False  # a gateway that lingers has the same command line, and is not ours
-    if os.path.dirname(mark) + b"/farside.py" in processes.slurp(f"/proc/{pid}/cmdline", 1 << 20):
+    if program in processes.slurp(f"/proc/{pid}/cmdline", 1 << 20):
         return True
     try:
         where = os.readlink(f"/proc/{pid}/cwd").encode("utf-8", "surrogateescape")
@@ -30,11 +33,11 @@ def _belongs(pid: int, mark: bytes) -> bool:
     return where == mark or where.startswith(mark + b"/") or mark in processes.slurp(f"/proc/{pid}/environ", 1 << 20)
 
 
-def kill_all(work: str) -> bool:
-    """Kill every process that belongs to a work directory; True if none is left."""
-    mark = os.fsencode(work)
+def kill_all(work: str, program: str) -> bool:
+    """Kill every process that belongs to a work directory or to the far side's program; True if none is left."""
+    mark, start = os.fsencode(work), os.fsencode(program)
     for _ in range(ROUNDS):
-        targets = [one for one in processes.everybody() if not one.zombie and one.pid != os.getpid() and _belongs(one.pid, mark)]
+        targets = [one for one in processes.everybody() if not one.zombie and one.pid != os.getpid() and _belongs(one.pid, mark, start)]
         if not targets:
             return True
         for target in targets:
@@ -43,12 +46,19 @@ def kill_all(work: str) -> bool:
     return False
 
 
-def main(here: str) -> int:
-    """Kill and empty; 0 if nothing is left, 1 otherwise."""
-    work = f"{here}/work"
-    quiet = kill_all(work)
+def main(here: str, uid: str, work: str) -> int:
+    """Kill and empty; 0 if nothing is left, 1 otherwise, 3 if this is not the account that it was: then nothing was done.
+
+    Args:
+        here: directory of the far side's program.
+        uid: the account's number at boarding.
+        work: the work directory.
+    """
+    if os.getuid() != int(uid):
+        return OTHER_ACCOUNT
+    quiet = kill_all(work, f"{here}/farside.py")
     try:
-        parent = os.open(here, os.O_PATH | os.O_DIRECTORY)
+        parent = os.open(os.path.dirname(work), os.O_PATH | os.O_DIRECTORY)
         directory = trees.open_directory("work", parent)
     except FileNotFoundError:
         return 0 if quiet else 1

@@ -74,9 +74,12 @@ def account_name(uid: int) -> str:
 class FarSideAccount:
     """An open far side; implements `pilot.ports.Account`."""
 
-    def __init__(self, link: Link, hello: Hello, *, switched: bool, courier: CourierOptions) -> None:
+    def __init__(self, link: Link, hello: Hello, work: str, *, switched: bool, courier: CourierOptions) -> None:
+        self.credential: OwnerCredential | None = None
+        """The newest credential that was delivered."""
         self._link = link
         self._hello = hello
+        self._work = work
         self._switched = switched
         self._courier = courier
         self._name = account_name(hello.uid)
@@ -101,7 +104,7 @@ class FarSideAccount:
     @property
     def work(self) -> str:
         """Absolute path of the work directory."""
-        return self._hello.work
+        return self._work
 
     @property
     def proxy_path(self) -> str:
@@ -126,6 +129,7 @@ class FarSideAccount:
                 raise self._full("the owner's proxy") from None
             raise self._broken("write the owner's proxy", error) from None
         self._proxy_path = kept.path
+        self.credential = credential
 
     def renew_proxy(self, credential: OwnerCredential) -> None:
         """Put a renewed proxy in the place of the old one: the far side writes it beside, then renames, so no reader sees half of it."""

@@ -7,16 +7,21 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 
-from pilot.errors import FarSideError, GatewayIdentityError, NoSpaceError, PilotError, SandboxError
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, NoSpaceError, PilotError, SandboxError
 from pilot.farside.protocol import VERSION, Hello, Refused
-from pilot.identity.account import CourierOptions, FarSideAccount
-from pilot.identity.account_link import Link, await_exit
-from pilot.identity.sandbox import Sandbox
+from pilot.identity.account import FarSideAccount
+from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
+from pilot.identity.sandbox import Sandbox, cannot
 from pilot.model import OwnerCredential, PayloadCredential
 from pilot.ports import Watch
 
 SWEEP_S = 60.0
+SETTLE_S = 20.0
+OTHER_ACCOUNT = 3
+"""Exit code of the sweep that found itself in another account."""
 
 
 def launch(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) -> Link:
@@ -31,29 +36,92 @@ def launch(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) ->
     return Link(process, watch)
 
 
-def far_side_argv(python: str, sandbox: Sandbox, program: str = "supervisor") -> list[str]:
-    """The command under the owner's account: absolute, no links (gLExec refuses them), no secret."""
-    return [os.path.realpath(python), "-I", "-S", "-B", str(sandbox.program), program]
+def far_side_argv(python: str, place: Sandbox) -> list[str]:
+    """The command under the owner's account: absolute, no links (gLExec refuses them), no secret, not the place of ``work/``."""
+    return [os.path.realpath(python), "-I", "-S", "-B", str(place.program), "supervisor"]
 
 
-def refusal_error(refused: Refused, sandbox: Sandbox) -> PilotError:
-    """What a far side that could not make its directory means."""
-    if refused.code == "no-space":
-        return NoSpaceError(f"cannot make {sandbox.work}: the disk is full; free space on this scratch directory")
-    why = "somebody made it before the far side did" if refused.code == "exists" else refused.text
-    return SandboxError(f"cannot make {sandbox.work}: {why}; look at this scratch directory", reason=refused.code)
+def sweep_argv(python: str, place: Sandbox, uid: int) -> list[str]:
+    """The command that kills and cleans without the far side, in the account of this uid only."""
+    return [os.path.realpath(python), "-I", "-S", "-B", str(place.program), "sweep", str(uid), str(place.work)]
 
 
-def check_hello(hello: Hello, sandbox: Sandbox) -> None:
-    """Check what the far side says about itself against the file system.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a gateway that starts the far side."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    timeout_s: float
+    """Until the far side says hello."""
+    accept: Callable[[Hello], None]
+    """Raises if policy forbids this identity."""
+    explain: Callable[[int | None, str], PilotError]
+    """What it means that the gateway ended with this exit code (None: it was cut off) before a hello, and the last it said."""
+
+
+def enter(call: Call, place: Sandbox, watch: Watch) -> tuple[Link, Hello]:
+    """Call the gateway, look who came, then let the far side make its work directory; the same for every gateway.
 
     Raises:
-        FarSideError, GatewayIdentityError, SandboxError
+        GatewaySiteError: the gateway cannot be executed.
+        FarSideError, GatewayIdentityError, SandboxError, NoSpaceError, and what `call.explain` and `watch.wait` give.
     """
-    if hello.v != VERSION or hello.work != str(sandbox.work):
-        msg = f"cannot use the far side: it speaks version {hello.v} or works elsewhere than in {sandbox.work}"
+    try:
+        link = launch(call.argv, call.environment, watch)
+    except OSError as error:
+        msg = f"cannot execute {call.argv[0]}: {error.strerror}; the site must repair it, or correct section identity"
+        raise GatewaySiteError(msg, reason="not-executable") from None
+    try:
+        hello = link.greeting(time.monotonic() + call.timeout_s)
+        if hello is None:
+            raise _silent(link, call)
+        if hello.v != VERSION:
+            msg = f"cannot use the far side: it speaks version {hello.v}, not {VERSION}"
+            raise FarSideError(msg, reason="protocol")
+        call.accept(hello)
+        _settle(link, place, hello)
+    except BaseException:
+        with watch.shielded():
+            link.close(SHORT_GRACE_S)
+        raise
+    return link, hello
+
+
+def _silent(link: Link, call: Call) -> PilotError:
+    """No hello: then the exit code is the gateway's own; without an exit it hangs, and is cut off."""
+    with link.watch.shielded():
+        # The end of its output comes a moment before the end of the process.
+        ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
+        if not ended:
+            link.cut_off()
+    return call.explain(link.process.returncode if ended else None, link.diagnosis())
+
+
+def _settle(link: Link, place: Sandbox, hello: Hello) -> None:
+    """The place is open to others only from here until the work directory is made, and sealed before anything is believed."""
+    try:
+        place.open_for_others()
+        try:
+            told = link.settle(str(place.path), SETTLE_S)
+        finally:
+            place.seal()
+    except OSError as error:
+        raise cannot("open", place.path, error) from None
+    if isinstance(told, Refused):
+        raise _refusal_error(told, place)
+    if told.work != str(place.work):
+        msg = f"cannot use the far side: it works elsewhere than in {place.work}"
         raise FarSideError(msg, reason="protocol")
-    sandbox.verify(hello.uid)
+    place.verify(hello.uid)
+
+
+def _refusal_error(refused: Refused, place: Sandbox) -> PilotError:
+    """What a far side that could not make its directory means."""
+    if refused.code == "no-space":
+        return NoSpaceError(f"cannot make {place.work}: the disk is full; free space on this scratch directory")
+    why = "somebody made it before the far side did" if refused.code == "exists" else refused.text
+    return SandboxError(f"cannot make {place.work}: {why}; look at this scratch directory", reason=refused.code)
 
 
 def check_switched(hello: Hello) -> None:
@@ -72,31 +140,30 @@ def check_switched(hello: Hello) -> None:
 
 @contextmanager
 def open_account(
-    link: Link, hello: Hello, credential: PayloadCredential, *, switched: bool, courier: CourierOptions, sweep: Callable[[], None]
+    link: Link, account: FarSideAccount, credential: PayloadCredential, sweep: Callable[[PayloadCredential], None]
 ) -> Iterator[FarSideAccount]:
     """Give the account to the flight; at the end kill, clean and verify, stop orders or not.
 
     Args:
-        link: a far side that said hello.
-        hello: what it said.
+        link: to a far side that was entered.
+        account: what stands on it.
         credential: the owner's proxy to be delivered, or none.
-        switched: whether the uid changed.
-        courier: how storage is reached.
-        sweep: kills and cleans as the owner without the far side; called if that is lost.
+        sweep: kills and cleans as the owner without the far side, by the owner's newest credential; called if that is lost.
 
     Raises:
         FarSideError: on leaving, if something resisted (as a note if the body failed).
+        GatewayIdentityError: the sweep was given another account than the flight had.
     """
-    account = FarSideAccount(link, hello, switched=switched, courier=courier)
+    final = partial(_land, account, link, lambda: sweep(account.credential or credential))
     try:
         if isinstance(credential, OwnerCredential):
             account.deliver_proxy(credential)
         yield account
     except BaseException as error:
-        with suppress(PilotError):
-            _land(account, link, sweep, error)
+        with suppress(FarSideError):
+            final(error)
         raise
-    _land(account, link, sweep, None)
+    final(None)
 
 
 def _land(account: FarSideAccount, link: Link, sweep: Callable[[], None], cause: BaseException | None) -> None:
@@ -122,6 +189,9 @@ def _land(account: FarSideAccount, link: Link, sweep: Callable[[], None], cause:
 def _swept(sweep: Callable[[], None], problem: str) -> str:
     try:
         sweep()
+    except GatewayIdentityError as error:
+        error.add_note(problem)
+        raise
     except (PilotError, OSError) as error:
         return f"{problem}; then sweeping failed: {error}"
     return ""
@@ -132,6 +202,7 @@ def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch)
 
     Raises:
         FarSideError: it failed, or took too long.
+        GatewayIdentityError: it came to another account than the flight had, so it did nothing.
         OSError: it cannot be executed.
     """
     process = subprocess.Popen(
@@ -148,6 +219,9 @@ def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch)
             process.kill()
         msg = f"cannot sweep the owner's directory within {SWEEP_S:.0f} s"
         raise FarSideError(msg, reason="sweep")
+    if process.returncode == OTHER_ACCOUNT:
+        msg = "cannot sweep the owner's directory: the gateway now switches to another account than for the payload; it did nothing there"
+        raise GatewayIdentityError(f"{msg}; the site must keep an owner's mapping while his payload runs", reason="changed")
     if process.returncode != 0:
         msg = f"cannot sweep the owner's directory: exit code {process.returncode}"
         raise FarSideError(msg, reason="sweep")

@@ -14,11 +14,13 @@ from pilot.farside.protocol import (
     Answer,
     Done,
     Ended,
+    Event,
     Failure,
     FrameReader,
     Hello,
     ProtocolBrokenError,
     Refused,
+    Settled,
     clean,
     frame,
     read_as,
@@ -79,7 +81,8 @@ class Link:
         self._diagnosis = b""
         self._reader = FrameReader()
         self._outgoing = bytearray()
-        self._greeting: Hello | Refused | None = None
+        self._greeting: Hello | None = None
+        self._settled: Settled | Refused | None = None
         self._answers: dict[int, Answer] = {}
         self._awaited = 0
         self._last_id = 0
@@ -128,15 +131,17 @@ class Link:
             self._lose(f"it broke the protocol ({error})")
         return True
 
-    def _take(self, message: Hello | Refused | Ended | Answer) -> None:
+    def _take(self, message: Event | Answer) -> None:
         if isinstance(message, Answer):
             if message.id == self._awaited:  # others belong to requests that a stop order made us abandon
                 self._answers[message.id] = message
         elif isinstance(message, Ended):
             if self.ended is None:
                 self.ended = message
-        elif self._greeting is None:
-            self._greeting = message
+        elif isinstance(message, Hello):
+            self._greeting = self._greeting or message
+        else:
+            self._settled = self._settled or message
 
     def _lose(self, reason: str) -> None:
         self.lost = reason
@@ -183,8 +188,8 @@ class Link:
                 raise FarSideError(msg, reason="far-side-silent")
             self._step(deadline)
 
-    def greeting(self, deadline: float) -> Hello | Refused | None:
-        """The first frame; None if the deadline passed or the process ended without one.
+    def greeting(self, deadline: float) -> Hello | None:
+        """Who the far side is; None if the deadline passed or the process ended without telling.
 
         Raises:
             FarSideError: what came is not the protocol; and what `watch.wait` raises.
@@ -197,6 +202,14 @@ class Link:
                     raise
                 return None
         return self._greeting
+
+    def settle(self, place: str, timeout_s: float) -> Settled | Refused:
+        """Tell the far side where to make its work directory. Raises FarSideError, and what `watch.wait` raises."""
+        self._check()
+        self._outgoing += frame({"settle": place})
+        self._until(lambda: self._settled is not None, timeout_s, "settle")
+        assert self._settled is not None  # noqa: S101 - for the type checker
+        return self._settled
 
     def ask(self, do: str, kind: type[D], timeout_s: float, **fields: Any) -> D:  # noqa: ANN401
         """Send a request and wait for its answer.

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from pilot.errors import GatewayCallError, GatewayDeniedError, GatewaySiteError, GatewayTimeoutError, NoSpaceError, PilotError, SandboxError
-from pilot.farside.protocol import Hello, Refused
+from pilot.errors import GatewayCallError, GatewayDeniedError, GatewaySiteError, NoSpaceError, SandboxError
+from pilot.farside.protocol import Hello
 from pilot.identity import glexec_contract as contract
-from pilot.identity.account import CourierOptions
-from pilot.identity.account_boarding import check_hello, check_switched, far_side_argv, launch, open_account, refusal_error, run_sweep
-from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
-from pilot.identity.sandbox import Sandbox, ensure_run, passable, sandbox
+from pilot.identity.account import CourierOptions, FarSideAccount
+from pilot.identity.account_boarding import Call, check_switched, enter, far_side_argv, open_account, run_sweep, sweep_argv
+from pilot.identity.account_link import Link
+from pilot.identity.ancestors import passable
+from pilot.identity.sandbox import Sandbox, ensure_run, sandbox
 from pilot.model import OwnerCredential, Payload, PayloadCredential
 from pilot.ports import Account, Watch
 
@@ -30,6 +32,8 @@ class GlexecOptions:
 
     run_dir: Path
     """RUN: made if missing."""
+    records: Path
+    """Where it is noted which directories were opened; outlives the pilot."""
     glexec: str
     """Absolute path of the executable; see `find_glexec`."""
     pilot_proxy: str
@@ -110,10 +114,10 @@ class GlexecGateway:
             msg = f"cannot switch to the account of {payload.owner}: gLExec maps proxies, and this payload has none"
             raise GatewayCallError(msg, reason="no-proxy")
         options = self._options
-        with sandbox(options.run_dir) as place, passable(place.path):
+        with sandbox(options.run_dir) as place, passable(place.path, options.records):
             link, hello = self._patiently(partial(self._call, place, payload, credential, watch), watch)
-            sweep = partial(self._sweep, place, payload, credential, watch)
-            with open_account(link, hello, credential, switched=True, courier=options.courier, sweep=sweep) as account:
+            account = FarSideAccount(link, hello, str(place.work), switched=True, courier=options.courier)
+            with open_account(link, account, credential, partial(self._sweep, place, payload, hello.uid, watch)):
                 yield account
 
     def _patiently(self, call: Callable[[], tuple[Link, Hello]], watch: Watch) -> tuple[Link, Hello]:
@@ -122,7 +126,7 @@ class GlexecGateway:
             try:
                 return call()
             except (GatewaySiteError, GatewayDeniedError) as error:
-                if error.reason not in ("202", "203"):
+                if error.reason not in contract.PASSING:
                     raise
             delay = contract.retry_delay_s(self._options.retry_base_s, tried, self._chance())
             deadline = time.monotonic() + delay
@@ -130,57 +134,34 @@ class GlexecGateway:
                 watch.wait({}, deadline)
         return call()
 
-    def _command_line(self, place: Sandbox, program: str) -> list[str]:
-        return contract.call_argv(self._options.glexec, far_side_argv(self._options.python, place, program))
+    @contextmanager
+    def _called_with(self, payload: Payload, credential: OwnerCredential) -> Iterator[dict[str, str]]:
+        """The environment of a call, and the owner's proxy as a file for the length of it; an expired proxy is no reason to call.
+
+        Raises:
+            OwnerProxyError, NoSpaceError, SandboxError
+        """
+        if credential.not_after <= datetime.now(UTC):
+            raise contract.expired_error(credential.owner, credential.not_after)
+        with owner_proxy_file(ensure_run(self._options.run_dir), credential) as client_cert:
+            yield contract.call_environment(client_cert, self._options.pilot_proxy, payload.id)
 
     def _call(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> tuple[Link, Hello]:
         """One call, until the far side said hello and was believed."""
         options = self._options
-        with owner_proxy_file(ensure_run(options.run_dir), credential) as client_cert:
-            environment = contract.call_environment(client_cert, options.pilot_proxy, payload.id)
-            place.open_for_others()
-            try:
-                try:
-                    link = launch(self._command_line(place, "supervisor"), environment, watch)
-                except OSError as error:
-                    msg = f"cannot execute {options.glexec}: {error.strerror}; the site must repair gLExec or set identity.glexec"
-                    raise GatewaySiteError(msg, reason="not-executable") from None
-                return link, self._greet(link, place, credential)
-            finally:
-                place.seal()
+        with self._called_with(payload, credential) as environment:
+            call = Call(
+                argv=contract.call_argv(options.glexec, far_side_argv(options.python, place)),
+                environment=environment,
+                timeout_s=options.timeout_s,
+                accept=check_switched,
+                explain=partial(contract.call_error, owner=credential.owner, command=options.python, limit_s=options.timeout_s),
+            )
+            return enter(call, place, watch)
 
-    def _greet(self, link: Link, place: Sandbox, credential: OwnerCredential) -> Hello:
-        try:
-            first = link.greeting(time.monotonic() + self._options.timeout_s)
-            place.seal()  # before anything in it is believed
-            if isinstance(first, Refused):
-                raise refusal_error(first, place)
-            if first is None:
-                raise self._silent(link, credential)
-            check_switched(first)
-            check_hello(first, place)
-        except BaseException:
-            with link.watch.shielded():
-                link.close(SHORT_GRACE_S)
-            raise
-        return first
-
-    def _silent(self, link: Link, credential: OwnerCredential) -> PilotError:
-        """No hello: then the exit code is gLExec's; without an exit it hangs."""
-        with link.watch.shielded():
-            # The end of its output comes a moment before the end of the process.
-            ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
-            if not ended:
-                link.cut_off()
-        if ended:
-            return contract.call_error(link.process.returncode, credential.owner, self._options.python, link.diagnosis())
-        limit = self._options.timeout_s
-        said = f"; it said: {link.diagnosis()}" if link.diagnosis() else ""
-        msg = f"cannot switch to the account of {credential.owner}: gLExec did not answer within {limit:g} s and was cut off{said}"
-        return GatewayTimeoutError(msg + "; the site must look at its mapping service", reason="hang")
-
-    def _sweep(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> None:
-        """Kill and clean as the owner without the far side: another call, which needs the proxy and the same mapping."""
-        with owner_proxy_file(ensure_run(self._options.run_dir), credential) as client_cert:
-            environment = contract.call_environment(client_cert, self._options.pilot_proxy, payload.id)
-            run_sweep(self._command_line(place, "sweep"), environment, watch)
+    def _sweep(self, place: Sandbox, payload: Payload, uid: int, watch: Watch, credential: PayloadCredential) -> None:
+        """Kill and clean as the owner without the far side: another call, which needs a valid proxy and the same mapping."""
+        if not isinstance(credential, OwnerCredential):
+            return
+        with self._called_with(payload, credential) as environment:
+            run_sweep(contract.call_argv(self._options.glexec, sweep_argv(self._options.python, place, uid)), environment, watch)

@@ -8,12 +8,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
-from pilot.errors import FarSideError, GatewayCallError, GatewayDeniedError, GatewaySiteError, PilotError
+from pilot.errors import (
+    FarSideError,
+    GatewayCallError,
+    GatewayDeniedError,
+    GatewaySiteError,
+    GatewayTimeoutError,
+    OwnerProxyError,
+    PilotError,
+)
 
 CLIENT_ERROR, SITE_ERROR, DENIED, COMMAND_ENDED, NOT_EXECUTED = 201, 202, 203, 204, 126
-PASSING = frozenset({SITE_ERROR, DENIED})
-"""Answers that may pass: a mapping service that is away says 203 too."""
+FIRST_SIGNAL = 128
+PASSING = frozenset({str(SITE_ERROR), str(DENIED)})
+"""Reasons of errors that may pass: a mapping service that is away says 203 too."""
+OWN_CODES: Mapping[int, tuple[type[PilotError], str, str]] = {
+    CLIENT_ERROR: (
+        GatewayCallError,
+        "gLExec says that it was called wrongly (201), or that {command} cannot be executed by that account",
+        "check that identity.python is reachable for all accounts",
+    ),
+    NOT_EXECUTED: (GatewayCallError, "gLExec could not execute {command} (126)", "correct identity.python"),
+    SITE_ERROR: (GatewaySiteError, "gLExec is broken or misconfigured here (202)", "the site must repair it"),
+    DENIED: (
+        GatewayDeniedError,
+        "the site does not authorise it, or its mapping service is away (203)",
+        "the site must map this owner or lift the ban",
+    ),
+    COMMAND_ENDED: (
+        FarSideError,
+        "{command} ended with an exit code that gLExec keeps for itself (204) before it said anything",
+        "check that identity.python is Python 3.9 or newer",
+    ),
+}
+"""Code to error, what happened, what to do. Source: wiki.nikhef.nl, "Exit codes of gLExec"."""
 USUAL_PLACES = ("/usr/sbin/glexec", "/opt/glite/sbin/glexec")
 SAFE_PATH = "/usr/bin:/bin"
 
@@ -74,41 +104,41 @@ def retry_delay_s(base_s: float, tried: int, chance: float) -> float:
     return base_s * (1.0 + chance * min(tried, 100))
 
 
-def call_error(code: int, owner: str, command: str, said: str) -> PilotError:
+def expired_error(owner: str, not_after: datetime) -> OwnerProxyError:
+    """The reason for which no call is tried: gLExec always fails with an expired proxy (HTCondor ticket 1717)."""
+    return OwnerProxyError(
+        f"cannot switch to the account of {owner}: the owner's proxy expired at {not_after:%Y-%m-%dT%H:%M:%SZ}, so gLExec was not called; "
+        "the owner must store a longer one",
+        reason="expired",
+    )
+
+
+def call_error(code: int | None, said: str, *, owner: str, command: str, limit_s: float) -> PilotError:
     """What the exit code of a call means whose far side never said hello: it is gLExec's own.
 
     Args:
-        code: exit code; negative: the signal that ended it.
+        code: exit code; negative: the signal that ended it; None: it did not answer in time and was cut off.
+        said: end of its standard error, cleaned.
         owner: DN of the payload's owner.
         command: what was to be executed under the owner's account.
-        said: end of its standard error, cleaned.
+        limit_s: how long it had.
     """
     tail = f"; it said: {said}" if said else ""
-    if code == CLIENT_ERROR:
-        return GatewayCallError(
-            f"cannot switch to the account of {owner}: gLExec says that it was called wrongly (201), or that {command} "
-            f"cannot be executed by that account{tail}; check that identity.python is reachable for all accounts",
-            reason="201",
-        )
-    if code == NOT_EXECUTED:
-        return GatewayCallError(
-            f"cannot switch to the account of {owner}: gLExec could not execute {command} (126){tail}; correct identity.python",
-            reason="126",
-        )
-    if code == SITE_ERROR:
-        return GatewaySiteError(
-            f"cannot switch to the account of {owner}: gLExec is broken or misconfigured here (202){tail}; the site must repair it",
-            reason="202",
-        )
-    if code == DENIED:
-        return GatewayDeniedError(
-            f"cannot switch to the account of {owner}: the site does not authorise it, or its mapping service is away (203){tail}; "
-            "the site must map this owner or lift the ban",
-            reason="203",
-        )
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return FarSideError(
-        f"cannot work in the account of {owner}: {command} ended with {how} before it said anything{tail}; "
-        "check that identity.python is Python 3.9 or newer",
-        reason="not-started",
-    )
+    kind, reason, what, remedy = _meaning(code, command, limit_s)
+    return kind(f"cannot switch to the account of {owner}: {what}{tail}; {remedy}", reason=reason)
+
+
+def _meaning(code: int | None, command: str, limit_s: float) -> tuple[type[PilotError], str, str, str]:
+    """Error, reason, what happened, what to do."""
+    if code is None:
+        what = f"gLExec did not answer within {limit_s:g} s and was cut off"
+        return GatewayTimeoutError, "hang", what, "the site must look at its mapping service"
+    if code in OWN_CODES:
+        kind, what, remedy = OWN_CODES[code]
+        return kind, str(code), what.format(command=command), remedy
+    if code < 0 or code > FIRST_SIGNAL:
+        number = -code if code < 0 else code - FIRST_SIGNAL
+        what = f"gLExec or {command} was ended by signal {number} before it said anything"
+        return GatewaySiteError, "signal", what, "the site must see who kills processes here"
+    what = f"{command} ended with exit code {code} before it said anything"
+    return FarSideError, "not-started", what, "check that identity.python is Python 3.9 or newer"

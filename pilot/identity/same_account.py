@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError
-from pilot.farside.protocol import Hello, Refused
-from pilot.identity.account import CourierOptions
-from pilot.identity.account_boarding import check_hello, far_side_argv, launch, open_account, refusal_error, run_sweep
-from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
+from pilot.errors import FarSideError, GatewayIdentityError, GatewayTimeoutError, PilotError
+from pilot.farside.protocol import Hello
+from pilot.identity.account import CourierOptions, FarSideAccount
+from pilot.identity.account_boarding import Call, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.sandbox import Sandbox, sandbox
 from pilot.model import Payload, PayloadCredential
 from pilot.ports import Account, Watch
@@ -52,43 +50,32 @@ class SameAccountGateway:
     def _board(self, _payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
         options = self._options
         with sandbox(options.run_dir) as place:
-            try:
-                link = launch(far_side_argv(options.python, place), ENVIRONMENT, watch)
-            except OSError as error:
-                msg = f"cannot start {options.python}: {error.strerror}; the site must set identity.python to a python3 >= 3.9"
-                raise GatewaySiteError(msg, reason="python") from None
-            hello = self._greet(link, place)
-            sweep = partial(self._sweep, place, watch)
-            with open_account(link, hello, credential, switched=False, courier=options.courier, sweep=sweep) as account:
+            call = Call(
+                argv=far_side_argv(options.python, place),
+                environment=ENVIRONMENT,
+                timeout_s=options.timeout_s,
+                accept=_check_own,
+                explain=self._explain,
+            )
+            link, hello = enter(call, place, watch)
+            account = FarSideAccount(link, hello, str(place.work), switched=False, courier=options.courier)
+            with open_account(link, account, credential, partial(self._sweep, place, hello.uid, watch)):
                 yield account
 
-    def _greet(self, link: Link, place: Sandbox) -> Hello:
-        try:
-            first = link.greeting(time.monotonic() + self._options.timeout_s)
-            if isinstance(first, Refused):
-                raise refusal_error(first, place)
-            if first is None:
-                raise self._silent(link)
-            check_hello(first, place)
-            if first.uid != os.getuid():
-                msg = f"cannot use the far side: it runs as uid {first.uid}, not as the pilot's {os.getuid()}"
-                raise GatewayIdentityError(msg, reason="switched")
-        except BaseException:
-            with link.watch.shielded():
-                link.close(SHORT_GRACE_S)
-            raise
-        return first
+    def _explain(self, code: int | None, said: str) -> PilotError:
+        options = self._options
+        if code is None:
+            return GatewayTimeoutError(
+                f"cannot start the far side: no answer from {options.python} in {options.timeout_s:g} s; the site must look at it"
+            )
+        msg = f"cannot start the far side: {options.python} ended with {code}: {said}; check that identity.python is Python 3.9 or newer"
+        return FarSideError(msg, reason="not-started")
 
-    def _silent(self, link: Link) -> FarSideError | GatewayTimeoutError:
-        with link.watch.shielded():
-            # The end of its output comes a moment before the end of the process.
-            ended = bool(link.lost) and await_exit(link.process, link.watch, time.monotonic() + 2.0)
-            if not ended:
-                link.cut_off()
-        if ended:
-            code, said = link.process.returncode, link.diagnosis()
-            return FarSideError(f"cannot start the far side: {self._options.python} ended with {code}: {said}")
-        return GatewayTimeoutError(f"cannot start the far side: no answer from {self._options.python} in {self._options.timeout_s:g} s")
+    def _sweep(self, place: Sandbox, uid: int, watch: Watch, _credential: PayloadCredential) -> None:
+        run_sweep(sweep_argv(self._options.python, place, uid), ENVIRONMENT, watch)
 
-    def _sweep(self, place: Sandbox, watch: Watch) -> None:
-        run_sweep(far_side_argv(self._options.python, place, "sweep"), ENVIRONMENT, watch)
+
+def _check_own(hello: Hello) -> None:
+    if hello.uid != os.getuid():
+        msg = f"cannot use the far side: it runs as uid {hello.uid}, not as the pilot's {os.getuid()}; look at identity.python"
+        raise GatewayIdentityError(msg, reason="switched")

@@ -1,19 +1,19 @@
 """The directories of a flight on disk: who may enter them, and that none stays.
 
-RUN/ is 0711 with RUN/pilot/ 0700 for credentials and state, and RUN/payload-RANDOM/ per payload, 0711, which others may write
-to (1777) only while the far side makes its ``work/`` there. Handing over by ownership of a directory made by the new account
-itself avoids every chmod of content (measured: ownership cannot be given away, and shared groups do not exist).
+RUN/ is 0711 with RUN/pilot/ 0700 for credentials and state. Per payload there is RUN/farside-RANDOM/ with the program, and
+RUN/payload-RANDOM/, where the far side makes its ``work/`` after its identity was checked: for that moment others may make
+entries (1733) who know its name, which nobody does. Handing over by ownership of a directory made by the new account itself
+avoids every chmod of content (measured: ownership cannot be given away, and shared groups do not exist).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pilot.farside
@@ -22,6 +22,7 @@ from pilot.errors import GatewayIdentityError, NoSpaceError, SandboxError
 PROGRAM = {
     "farside.py": "launcher.py",
     "trees.py": "trees.py",
+    "settling.py": "settling.py",
     "processes.py": "processes.py",
     "payload.py": "payload.py",
     "supervisor.py": "supervisor.py",
@@ -29,12 +30,13 @@ PROGRAM = {
     "courier.py": "courier.py",
     "sweep.py": "sweep.py",
 }
-"""Name beside ``work/`` → source file in `pilot.farside`."""
+"""Name in RUN/farside-RANDOM/ → source file in `pilot.farside`."""
 
-PRIVATE, PASSABLE, OPEN = 0o700, 0o711, 0o1777
+PRIVATE, PASSABLE, OPEN = 0o700, 0o711, 0o1733
 
 
-def _cannot(what: str, path: Path, error: OSError) -> SandboxError | NoSpaceError:
+def cannot(what: str, path: Path, error: OSError) -> SandboxError | NoSpaceError:
+    """The error for a system call that failed on a directory of a flight; `what` is the verb."""
     kind = NoSpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SandboxError
     return kind(f"cannot {what} {path}: {error.strerror}; the site must give another scratch directory, or repair this one")
 
@@ -54,7 +56,7 @@ def _own_directory(path: Path, mode: int) -> None:
             raise SandboxError(msg)
         path.chmod(mode)
     except OSError as error:
-        raise _cannot("make the directory", path, error) from None
+        raise cannot("make the directory", path, error) from None
 
 
 def ensure_run(run: Path) -> Path:
@@ -68,59 +70,21 @@ def ensure_run(run: Path) -> Path:
     return run / "pilot"
 
 
-@contextmanager
-def passable(directory: Path) -> Iterator[None]:
-    """See to it that other accounts can pass through all ancestors; modes that had to be changed are restored.
-
-    Raises:
-        SandboxError: an ancestor that is not ours is closed to others; it is named.
-    """
-    with ExitStack() as changes:
-        for ancestor in directory.parents:
-            try:
-                handle = _shared(ancestor, changes) if ancestor.stat().st_uid == os.geteuid() else -1
-                status = ancestor.stat()
-                if status.st_mode & stat.S_IXOTH:
-                    continue
-                if handle < 0:
-                    msg = (
-                        f"cannot let the owner's account reach {directory}: {ancestor} (mode {stat.S_IMODE(status.st_mode):o}, "
-                        f"uid {status.st_uid}) is closed to others; the site must open it (o+x) or configure another scratch directory"
-                    )
-                    raise SandboxError(msg, reason="unreachable")
-                before = stat.S_IMODE(status.st_mode)
-                ancestor.chmod(before | stat.S_IXOTH)
-                changes.callback(_restore, handle, before)
-            except OSError as error:
-                raise _cannot("open the way through", ancestor, error) from None
-        yield
-
-
-def _shared(path: Path, changes: ExitStack) -> int:
-    """Say, by a shared lock, that we pass through a directory of ours, so that no other pilot closes it meanwhile."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    changes.callback(os.close, handle)
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    return handle
-
-
-def _restore(handle: int, mode: int) -> None:
-    """Give a directory its mode back, unless another pilot passes through it: then it stays as it is (o+x, no more)."""
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fchmod(handle, mode)
-
-
 class Sandbox:
-    """One payload's directory RUN/payload-RANDOM, holding the far side's program and, later, ``work/``."""
+    """One payload's two directories: the far side's program, and the place where ``work/`` is to be made.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The program's name stands in command lines, which everybody can read. The place's name is told to the far side alone, by the
+    pipe; nobody else can find it, as RUN/ cannot be listed.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / f"payload-{secrets.token_hex(16)}"
+        self.code = run / f"farside-{secrets.token_hex(8)}"
 
     @property
     def program(self) -> Path:
         """What is started under the owner's account."""
-        return self.path / "farside.py"
+        return self.code / "farside.py"
 
     @property
     def work(self) -> Path:
@@ -128,7 +92,7 @@ class Sandbox:
         return self.path / "work"
 
     def open_for_others(self) -> None:
-        """Let any account make an entry: only until `seal`."""
+        """Let any account that knows its name make an entry: only until `seal`."""
         self.path.chmod(OPEN)
 
     def seal(self) -> None:
@@ -144,9 +108,9 @@ class Sandbox:
         """
         try:
             status = self.work.lstat()
-            strangers = {entry.name for entry in self.path.iterdir()} - {*PROGRAM, "work"}
+            strangers = {entry.name for entry in self.path.iterdir()} - {"work"}
         except OSError as error:
-            raise _cannot("look into", self.work, error) from None
+            raise cannot("look into", self.work, error) from None
         if status.st_uid != uid:
             msg = f"cannot trust the far side: it says uid {uid}, but {self.work} belongs to uid {status.st_uid}"
             raise GatewayIdentityError(msg, reason="uid-lie")
@@ -155,45 +119,51 @@ class Sandbox:
             what = f"somebody made {shown} beside it" if strangers else "it is not a private directory"
             raise SandboxError(f"cannot use {self.work}: {what}; look for another job of this node that does this", reason="planted")
 
-    def fill(self) -> None:
-        """Place the program, readable for all. Raises OSError."""
+    def make(self) -> None:
+        """Make both directories and place the program, readable for all. Raises OSError."""
+        self.path.mkdir(PRIVATE)
+        self.path.chmod(PASSABLE)
+        self.code.mkdir(PRIVATE)
         source = Path(next(iter(pilot.farside.__path__)))
         for name, origin in PROGRAM.items():
-            target = self.path / name
+            target = self.code / name
             target.write_bytes((source / origin).read_bytes())
             target.chmod(0o644)
+        self.code.chmod(PASSABLE)
 
     def remove(self) -> str:
-        """Remove the directory; returns what resisted, in words, empty if nothing."""
-        if not self.path.is_dir():
-            return ""
-        for entry in list(self.path.iterdir()):
-            with suppress(OSError):
-                entry.rmdir() if stat.S_ISDIR(entry.lstat().st_mode) else entry.unlink()
-        try:
-            self.path.rmdir()
-        except OSError:
-            owners = sorted({entry.lstat().st_uid for entry in self.path.iterdir()})
-            return f"{self.path} (content of uid {', '.join(map(str, owners))}); remove it as that account or as root"
+        """Remove both directories; returns what resisted, in words, empty if nothing."""
+        return "; ".join(filter(None, [_remove(self.code), _remove(self.path)]))
+
+
+def _remove(directory: Path) -> str:
+    if not directory.is_dir():
         return ""
+    for entry in list(directory.iterdir()):
+        with suppress(OSError):
+            entry.rmdir() if stat.S_ISDIR(entry.lstat().st_mode) else entry.unlink()
+    try:
+        directory.rmdir()
+    except OSError:
+        owners = sorted({entry.lstat().st_uid for entry in directory.iterdir()})
+        return f"{directory} (content of uid {', '.join(map(str, owners))}); remove it as that account or as root"
+    return ""
 
 
 @contextmanager
 def sandbox(run: Path) -> Iterator[Sandbox]:
-    """Make a payload's directory with the far side's program in it; remove it at the end.
+    """Make a payload's directories with the far side's program; remove them at the end.
 
     Raises:
-        SandboxError, NoSpaceError: on entering it cannot be made; on leaving it cannot be removed (as a note if the body failed).
+        SandboxError, NoSpaceError: on entering they cannot be made; on leaving they cannot be removed (as a note if the body failed).
     """
     ensure_run(run)
-    place = Sandbox(run / f"payload-{secrets.token_hex(8)}")
+    place = Sandbox(run)
     try:
-        place.path.mkdir(PRIVATE)
-        place.fill()
-        place.seal()
+        place.make()
     except OSError as error:
         place.remove()
-        raise _cannot("make the payload's directory", place.path, error) from None
+        raise cannot("make the payload's directory", place.path, error) from None
     try:
         yield place
     except BaseException as error:

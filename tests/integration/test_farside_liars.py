@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PilotError, SandboxError
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, NoSpaceError, PilotError, SandboxError
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
 from pilot.model import FileToFetch, NoCredential
 from pilot.watch import SelectorWatch
@@ -17,7 +17,7 @@ from tests.support.farside_flights import PAYLOAD
 
 LIAR = """#!/usr/bin/python3 -ISB
 import json, os, sys, time
-if sys.argv[-1] == "sweep":
+if "sweep" in sys.argv:
     sys.exit(0)
 here = os.path.dirname(sys.argv[-2])
 def tell(message):
@@ -26,18 +26,26 @@ def tell(message):
 def hear():
     length = int.from_bytes(os.read(0, 4), "big")
     return json.loads(os.read(0, length)) if length else None
-hello = {"event": "hello", "v": 1, "uid": os.getuid(), "gid": os.getgid(), "groups": [], "pid": os.getpid(), "work": here + "/work"}
+work = ""
+def enter(mode=0o700, **told):
+    global work
+    tell({**hello, **told})
+    work = hear()["settle"] + "/work"
+    os.mkdir(work, mode)
+    os.chmod(work, mode)
+    tell({"event": "settled", "work": work})
+hello = {"event": "hello", "v": 2, "uid": os.getuid(), "gid": os.getgid(), "groups": [], "pid": os.getpid()}
 BEHAVIOUR
 while True:
     request = hear()
     if request is None or request["do"] == "end":
-        os.path.isdir(here + "/work") and os.rmdir(here + "/work")
+        os.path.isdir(work) and os.rmdir(work)
         tell({"id": request["id"], "ok": True, "left": 0}) if request else None
         sys.exit(0)
     answer = ANSWERS.get(request["do"])
     tell(answer if isinstance(answer, bytes) else {"id": request["id"], "ok": True, **answer})
 """
-GOOD = "os.mkdir(here + '/work', 0o700)\ntell(hello)\n"
+GOOD = "enter()\n"
 
 
 def board(tmp_path: Path, behaviour: str, answers: dict[str, Any] | None = None, timeout_s: float = 3.0) -> Any:
@@ -65,14 +73,26 @@ def test_the_liar_can_be_honest(tmp_path: Path) -> None:
         ("sys.stderr.write('Fatal: no home\\n'); sys.exit(1)", FarSideError, "Fatal: no home"),
         ("time.sleep(60)", GatewayTimeoutError, "no answer"),
         ("os.close(1); time.sleep(60)", GatewayTimeoutError, "no answer"),
-        ("tell(hello)", SandboxError, "work"),
-        ("tell({**hello, 'uid': os.getuid() + 1})", PilotError, "work"),
-        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'uid': os.getuid() + 1})", GatewayIdentityError, "says uid"),
-        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'work': '/tmp'})", FarSideError, "elsewhere"),
-        ("os.mkdir(here + '/work', 0o700); tell({**hello, 'v': 2})", FarSideError, "version 2"),
-        ("os.mkdir(here + '/work', 0o777); os.chmod(here + '/work', 0o777); tell(hello)", SandboxError, "private"),
-        ("os.symlink('/tmp', here + '/work'); tell(hello)", SandboxError, "private"),
-        ("tell({'event': 'refused', 'code': 'exists', 'text': 'x'})", SandboxError, "before the far side"),
+        ("tell(hello); tell({'event': 'settled', 'work': hear()['settle'] + '/work'}); time.sleep(9)", SandboxError, "look into"),
+        ("enter(uid=os.getuid() + 1)", GatewayIdentityError, "not as the pilot's"),
+        ("tell(hello); place = hear()['settle']; tell({'event': 'settled', 'work': '/tmp'})", FarSideError, "elsewhere"),
+        ("tell(hello); tell({'event': 'settled', 'work': '/tmp'}); time.sleep(9)", FarSideError, "elsewhere"),
+        ("enter(v=1)", FarSideError, "version 1"),
+        ("enter(0o777)", SandboxError, "private"),
+        (
+            "tell(hello); w = hear()['settle'] + '/work'; os.symlink('/tmp', w); tell({'event': 'settled', 'work': w})",
+            SandboxError,
+            "private",
+        ),
+        (
+            "tell(hello); w = hear()['settle']; os.mkdir(w + '/more'); w += '/work'; os.mkdir(w, 0o700); "
+            "tell({'event': 'settled', 'work': w})",
+            SandboxError,
+            "more",
+        ),
+        ("tell(hello); hear(); tell({'event': 'refused', 'code': 'exists', 'text': 'x'})", SandboxError, "before the far side"),
+        ("tell(hello); hear(); tell({'event': 'refused', 'code': 'no-space', 'text': 'x'})", NoSpaceError, "disk is full"),
+        ("tell(hello); hear(); tell({'event': 'ended', 'exit': 0, 'signal': None}); sys.exit(0)", FarSideError, "ended by itself"),
     ],
 )
 def test_lies_at_boarding(tmp_path: Path, behaviour: str, error: type[PilotError], word: str) -> None:
@@ -80,7 +100,7 @@ def test_lies_at_boarding(tmp_path: Path, behaviour: str, error: type[PilotError
     with pytest.raises(error, match=word), board(tmp_path, behaviour, timeout_s=1.0):
         pass
     left = [path for path in (tmp_path / "run").iterdir() if path.name != "pilot"]
-    assert left == [] or any((path / "work").is_dir() and not any((path / "work").iterdir()) for path in left)
+    assert left == []
 
 
 def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ class Stage:
 
         options = {
             "run_dir": self.scratch / "run",
+            "records": PLACE / "pilot",
             "glexec": str(self.glexec.path),
             "pilot_proxy": str(PLACE / "pilot" / "proxy"),
             "timeout_s": 10.0,

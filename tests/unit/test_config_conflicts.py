@@ -11,6 +11,9 @@ from tests.support.config_files import load_with, refusal
     ("overrides", "words"),
     [
         (("identity.gateway=none",), "identity.switch is required but identity.gateway is none"),
+        (("identity.gateway=sudo",), "identity.sudo_accounts and identity.gateway: sudo go together"),
+        (("identity.sudo_accounts={'*': pool}",), "identity.sudo_accounts and identity.gateway: sudo go together"),
+        (("identity.gateway=sudo", "identity.sudo_accounts={'*': root}"), "identity.sudo_accounts names root"),
         (("identity.switch=never",), "identity.switch is never but identity.gateway is glexec"),
         (("identity.switch=never", "identity.gateway=none", "identity.glexec=/x"), "identity.glexec is set but"),
         (("myproxy.servers=[]",), "myproxy.servers is empty"),

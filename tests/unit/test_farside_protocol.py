@@ -11,7 +11,8 @@ import pytest
 from pilot.farside import protocol
 from pilot.farside.protocol import Answer, Ended, FrameReader, Hello, ProtocolBrokenError, clean, frame, read_as, understand
 
-HELLO: dict[str, Any] = {"event": "hello", "v": 1, "uid": 61101, "gid": 61101, "groups": [1, 2], "pid": 7, "work": "/run/work"}
+HELLO: dict[str, Any] = {"event": "hello", "v": 2, "uid": 61101, "gid": 61101, "groups": [1, 2], "pid": 7}
+SETTLED = {"event": "settled", "work": "/run/work"}
 USAGE = dict.fromkeys(protocol.Measured.__struct_fields__, 1)
 
 
@@ -33,9 +34,9 @@ def test_events_are_told_apart() -> None:
         {**HELLO, "uid": 1 << 32},
         {**HELLO, "uid": "0"},
         {**HELLO, "uid": True},
-        {**HELLO, "work": "relative"},
-        {**HELLO, "work": "/with\nnewline"},
-        {**HELLO, "work": "/" * 5000},
+        {**SETTLED, "work": "relative"},
+        {**SETTLED, "work": "/with\nnewline"},
+        {**SETTLED, "work": "/" * 5000},
         {**HELLO, "groups": [-1]},
         {**HELLO, "more": 1},
         {key: value for key, value in HELLO.items() if key != "uid"},

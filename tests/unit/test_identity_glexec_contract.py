@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilot.errors import FarSideError, GatewayCallError, GatewayDeniedError, GatewaySiteError, PilotError
+from pilot.errors import FarSideError, GatewayCallError, GatewayDeniedError, GatewaySiteError, GatewayTimeoutError, PilotError
 from pilot.identity import glexec_contract as contract
 
 
@@ -41,32 +41,37 @@ def test_environment_of_a_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "word"),
+    ("code", "kind", "reason", "word"),
     [
-        (201, GatewayCallError, "called wrongly"),
-        (126, GatewayCallError, "could not execute"),
-        (202, GatewaySiteError, "misconfigured"),
-        (203, GatewayDeniedError, "not authorise"),
-        (204, FarSideError, "exit code 204"),
-        (0, FarSideError, "exit code 0"),
-        (1, FarSideError, "exit code 1"),
-        (127, FarSideError, "exit code 127"),
-        (143, FarSideError, "exit code 143"),
-        (-9, FarSideError, "signal 9"),
+        (201, GatewayCallError, "201", "called wrongly"),
+        (126, GatewayCallError, "126", "could not execute"),
+        (202, GatewaySiteError, "202", "misconfigured"),
+        (203, GatewayDeniedError, "203", "not authorise"),
+        (204, FarSideError, "204", "keeps for itself"),
+        (0, FarSideError, "not-started", "exit code 0"),
+        (1, FarSideError, "not-started", "exit code 1"),
+        (127, FarSideError, "not-started", "exit code 127"),
+        (128, FarSideError, "not-started", "exit code 128"),
+        (143, GatewaySiteError, "signal", "signal 15"),
+        (-9, GatewaySiteError, "signal", "signal 9"),
+        (None, GatewayTimeoutError, "hang", "within 7 s"),
     ],
 )
-def test_meaning_of_codes(code: int, kind: type[PilotError], word: str) -> None:
-    """Without a hello every code is an error, each of its kind, with owner, what was said, and a remedy."""
-    error = contract.call_error(code, "/CN=Owner", "/usr/bin/python3", "some noise")
-    assert type(error) is kind
+def test_meaning_of_codes(code: int | None, kind: type[PilotError], reason: str, word: str) -> None:
+    """Without a hello every code is an error, each of its kind and reason, with owner, what was said, and a remedy."""
+    error = contract.call_error(code, "some noise", owner="/CN=Owner", command="/usr/bin/python3", limit_s=7)
+    assert (type(error), error.reason) == (kind, reason)
+    assert error.message.startswith("cannot switch to the account of /CN=Owner: ")
     assert word in error.message
-    assert "/CN=Owner" in error.message
-    assert "some noise" in error.message
+    assert "some noise; " in error.message
 
 
 def test_only_passing_answers_are_repeated() -> None:
     """202 and 203 may pass, everything else does not."""
-    assert {contract.SITE_ERROR, contract.DENIED} == contract.PASSING == {202, 203}
+    codes = [*range(256), None, -9]
+    reasons = {contract.call_error(code, "", owner="o", command="c", limit_s=1).reason for code in codes}
+    assert contract.PASSING & reasons == {"202", "203"}
+    assert reasons == {"201", "202", "203", "204", "126", "not-started", "signal", "hang"}
 
 
 def test_delays_grow() -> None:
