@@ -22,7 +22,7 @@ from pilot.assembly_identity import gateway_for
 from pilot.config import Config
 from pilot.credentials.admit import admit
 from pilot.credentials.renewal import RenewingProxy
-from pilot.dispatch.https import PandaV1Dispatcher
+from pilot.dispatch.https import PandaDispatcher
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
@@ -32,7 +32,7 @@ from pilot.rundir import RunDirectory, fresh_name
 from pilot.shift import Shift, ShiftResult
 from pilot.watch import SelectorWatch
 
-DISPATCHERS = {"panda-v1": PandaV1Dispatcher}
+DISPATCHERS = {"panda": PandaDispatcher}
 """`dispatcher.kind` to its client."""
 
 
@@ -62,7 +62,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         run = stack.enter_context(RunDirectory(Path(run_dir) if run_dir else fresh_name(scratch)))
         spool = Spool(journal_directory(config, scratch), dispatcher=config.dispatcher.url, run_dir=str(run.path))
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ), lambda: proxy.current().credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: proxy.current().credential)
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
@@ -105,7 +105,7 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         pilot = admit(proxy_path(config, environ), admit_options(config), datetime.now(UTC))
         spool = Spool(journal_directory(config, scratch), dispatcher=config.dispatcher.url, run_dir="")
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ), lambda: pilot.credential)
+        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: pilot.credential)
         stack.callback(dispatcher.close)
         telling.closed(teller, close_left_open(journal_directory(config, scratch)))
         return recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)

@@ -97,7 +97,14 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
             2048,
         ),
     ]
-    kind: Annotated[Literal["panda-v1"], Meta(description="Protocol of the dispatcher.")] = "panda-v1"
+    kind: Annotated[Literal["panda"], Meta(description="Protocol of the dispatcher.")] = "panda"
+    api: Annotated[
+        Literal["auto", "v1", "classic"],
+        Meta(
+            description="Dialect of a PanDA server: `v1` since 0.6.0, `classic` up to 0.8.1, `auto`: the server is asked once, v1 is "
+            "preferred."
+        ),
+    ] = "auto"
     trust: Annotated[
         Trust,
         Meta(description="How its certificate is verified: `grid` by trust.ca_dir with revocation lists, `system` by a CA bundle."),
@@ -113,6 +120,17 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         str,
         _text(f"(?:{_NAME})?", "a name, or empty", "Ask only for payloads of this class (PanDA's prodSourceLabel). Empty: any.", 20),
     ] = ""
+    resource_type: Annotated[
+        str,
+        _text(f"(?:{_NAME})?", "a name, or empty", "Ask only for payloads of this resource type (SCORE, MCORE, ...). Empty: any.", 64),
+    ] = ""
+    ask_proxy_key: Annotated[
+        bool,
+        Meta(
+            description="Ask for the name of the owner's credential in MyProxy (get_proxy_key). Only for servers that know how to answer; "
+            "one-time tokens come without being asked for."
+        ),
+    ] = False
 
 
 class TrustSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -88,13 +88,21 @@ class InputMissingError(PilotError):
 
 
 class DispatcherUnreachableError(PilotError):
-    """The dispatcher is down, slow, or answers with a server error."""
+    """The dispatcher is down, slow, or answers with a server error.
+
+    Args:
+        retry_after_s: seconds for which it asked to be left alone; 0: it did not say.
+    """
 
     exit_code = 79
     panda_code = 1318
     fixer = Fixer.VO
     transient = True
     ends_pilot = True
+
+    def __init__(self, message: str, *, reason: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
 
 
 class ProxyExpiredError(PilotError):
@@ -207,18 +215,23 @@ class PayloadInvalidError(PilotError):
     """The dispatcher handed out a payload that no pilot may run as it stands.
 
     Args:
-        payload_id: its id and `attempt`: its attempt number, where they could be read, so that the refusal can be
-            reported; an empty id means that there is nothing to report to.
+        payload_id: its id, `attempt`: its attempt number, `owner`: whose it is, where they could be read. With an id and an
+            attempt the refusal can be reported.
     """
 
     exit_code = 95
     panda_code = 1008
     fixer = Fixer.VO
 
-    def __init__(self, message: str, *, reason: str = "", payload_id: str = "", attempt: int = 0) -> None:
+    def __init__(self, message: str, *, reason: str = "", payload_id: str = "", attempt: int | None = None, owner: str = "") -> None:
         super().__init__(message, reason=reason)
         self.payload_id = payload_id
         self.attempt = attempt
+        self.owner = owner
+
+    def with_attempt(self, attempt: int | None) -> PayloadInvalidError:
+        """The same refusal, with the attempt number that somebody else knew."""
+        return PayloadInvalidError(self.message, reason=self.reason, payload_id=self.payload_id, attempt=attempt, owner=self.owner)
 
 
 class CredentialUnavailableError(PilotError):

@@ -101,7 +101,8 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     """
     notes = Notes(payload, kit.gateway.name, time.monotonic(), datetime.now(UTC), Timing(claim_s=claim_s))
     kit.teller.begin(payload.id, payload.owner)
-    kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {payload.owner or 'nobody'}")
+    whose = payload.owner or "an owner who cannot be read"
+    kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {whose}")
     landing = ExitStack()
     try:
         journalled = _remember_claim(kit, notes)

@@ -174,6 +174,14 @@ class Payload:
     limits: RequestedLimits = field(default_factory=RequestedLimits)
     ticket: MyProxyTicket | None = None
     task_id: str = ""
+    container: str = ""
+    """Image in which the payload wants to run, for example ``docker://...``; empty: it wants none."""
+    secrets: Secret[str] | None = None
+    """A JSON object that the owner deposited for the payload's own eyes."""
+    debug: bool = False
+    """Somebody watches it from the start: `Order.DEBUG`."""
+    unknown: tuple[str, ...] = ()
+    """Names of fields of the job definition that nobody here knows; told, nothing else."""
 
 
 # ------------------------------------------------------------------------------------------------- running
@@ -346,6 +354,16 @@ class Status:
     stage: str = ""
     usage: Usage = field(default_factory=Usage)
     started_at: datetime | None = None
+    stdout: str = ""
+    """The end of a file of the payload, while somebody debugs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownState:
+    """What the dispatcher knows of a payload: its state in PanDA's words (``running``, ``holding``, ...), its present attempt."""
+
+    state: str
+    attempt: int
 
 
 class Order(Enum):

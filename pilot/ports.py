@@ -14,6 +14,7 @@ from pilot.model import (
     Command,
     FileToFetch,
     FileToStore,
+    KnownState,
     MovedFile,
     Order,
     Outcome,
@@ -69,6 +70,9 @@ class Dispatcher(Protocol):
 
     def finish(self, outcome: Outcome) -> Reply:
         """Deliver the final state. One try; safe to repeat with the same outcome."""
+
+    def state(self, payload_id: str) -> KnownState | None:
+        """What the dispatcher knows of a payload; None if nothing. One try."""
 
 
 class CredentialSource(Protocol):

@@ -115,9 +115,9 @@ class Shift:
                 on_retry=lambda trouble: self._kit.teller.say("claim.again", f"will ask again: {trouble.message}"),
             ), None
         except PayloadInvalidError as invalid:
-            if not invalid.payload_id:
+            if not invalid.payload_id or invalid.attempt is None:
                 raise
-            return _unreadable(invalid), invalid
+            return _unreadable(invalid, invalid.attempt), invalid
 
     def _ask(self, pilot: PilotIdentity) -> Payload | None:
         with self._watch.interrupting():
@@ -147,9 +147,9 @@ class Shift:
         return stop_error(order) if order is not None else None
 
 
-def _unreadable(invalid: PayloadInvalidError) -> Payload:
+def _unreadable(invalid: PayloadInvalidError, attempt: int) -> Payload:
     """Stands for a job whose definition cannot be used, so that it can be reported as failed."""
-    return Payload(id=invalid.payload_id, attempt=invalid.attempt, owner="", label="", transformation="", parameters="")
+    return Payload(id=invalid.payload_id, attempt=attempt, owner=invalid.owner, label="", transformation="", parameters="")
 
 
 def exit_error(error: BaseException) -> PilotError:

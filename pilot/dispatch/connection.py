@@ -16,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPSConnectionPool
 from urllib3.connection import HTTPSConnection
 
+from pilot.dispatch.answers import Response
+from pilot.dispatch.request import Request
 from pilot.tls import EndpointTrust, check_server_chain
 
 if TYPE_CHECKING:
@@ -93,9 +95,8 @@ def open_session(context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadli
     session.headers.update(
         {
             "User-Agent": user_agent,
-            # The server compares both with exactly this value (PanDA server, server/panda.py).
+            # The server compares with exactly this value (PanDA server, server/panda.py).
             "Accept": "application/json",
-            "Content-Type": "application/json",
             # An uncompressed reply needs no second size limit.
             "Accept-Encoding": "identity",
         }
@@ -106,17 +107,26 @@ def open_session(context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadli
     return session
 
 
-def post(session: requests.Session, deadline: Deadline, url: str, body: bytes, *, timeout_s: float, max_bytes: int) -> tuple[int, bytes]:
-    """POST and read the whole reply.
+def exchange(session: requests.Session, deadline: Deadline, base: str, request: Request, *, timeout_s: float, max_bytes: int) -> Response:
+    """Send a request and read the whole reply.
 
-    Returns:
-        HTTP status and body.
+    Args:
+        base: what stands before the request's path: ``https://host:port/prefix``.
 
     Raises:
         requests.RequestException, urllib3.exceptions.HTTPError, OSError, ReplyTooLargeError, pilot.tls.TlsUntrusted.
     """
     deadline.start(timeout_s)
-    with session.post(url, data=body, timeout=(timeout_s, timeout_s), stream=True, allow_redirects=False) as response:
+    call = session.request(
+        request.verb,
+        base + request.path,
+        data=request.body or None,
+        headers=dict(request.headers),
+        timeout=(timeout_s, timeout_s),
+        stream=True,
+        allow_redirects=False,
+    )
+    with call as response:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             msg = "the reply is compressed, which was not asked for"
             raise ReplyTooLargeError(msg)
@@ -126,7 +136,7 @@ def post(session: requests.Session, deadline: Deadline, url: str, body: bytes, *
             if len(found) > max_bytes:
                 msg = f"the reply has more than {max_bytes} bytes"
                 raise ReplyTooLargeError(msg)
-        return response.status_code, bytes(found)
+        return Response(status=response.status_code, body=bytes(found), retry_after=response.headers.get("Retry-After", ""))
 
 
 class _Adapter(HTTPAdapter):

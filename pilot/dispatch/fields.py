@@ -153,6 +153,37 @@ def checksum(value: str, field: str) -> Checksum | None:
     raise FieldError(msg)
 
 
+def formed(value: str, field: str, form: re.Pattern[str]) -> str:
+    """An item of a list that is empty or has a form: a scope, a GUID, an endpoint.
+
+    Raises:
+        FieldError: another form.
+    """
+    if value and not form.fullmatch(value):
+        msg = f"{field} holds {value[:80]!r}, which does not have the form that it must have"
+        raise FieldError(msg)
+    return value
+
+
+def given(job: Job, name: str) -> bool:
+    """True if a field holds anything but nothing or a plain no."""
+    return job.get(name) not in (None, "", _NULL, "False", False)
+
+
+def flag(job: Job, name: str) -> bool:
+    """A truth value, which servers write as the text ``True``.
+
+    Raises:
+        FieldError: something else.
+    """
+    if not given(job, name):
+        return False
+    if job.get(name) not in ("True", True):
+        msg = f"{name} is neither True nor False"
+        raise FieldError(msg)
+    return True
+
+
 def moment(job: Job, name: str) -> datetime | None:
     """A time: ISO 8601 or PanDA's ``YYYY-mm-dd HH:MM:SS``; UTC unless it says otherwise. None if there is none."""
     found = line(job, name, limit=64)

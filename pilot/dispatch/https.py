@@ -1,9 +1,7 @@
-"""The dispatcher as reached over https: PanDA's REST protocol v1 (PanDA server, api/v1/pilot_api.py)."""
+"""The dispatcher as reached over https: a PanDA server in either of its two dialects."""
 
 from __future__ import annotations
 
-import json
-import logging
 import ssl
 import threading
 from collections.abc import Callable
@@ -12,10 +10,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pilot import __version__
-from pilot.dispatch import replies, reports, strictjson
-from pilot.dispatch.reports import Arguments, Sender
-from pilot.errors import ConfigurationError, PilotError
-from pilot.model import MyProxyTicket, Outcome, Payload, PilotCredential, PilotIdentity, Reply, Slot, Status
+from pilot.dispatch import dialects, replies, reports, strictjson, v1
+from pilot.dispatch.answers import Response
+from pilot.dispatch.arguments import Arguments
+from pilot.dispatch.dialects import Dialect
+from pilot.dispatch.reports import Match, Sender
+from pilot.dispatch.request import Request
+from pilot.errors import ConfigurationError, PayloadInvalidError, PilotError
+from pilot.model import KnownState, MyProxyTicket, Outcome, Payload, PilotCredential, PilotIdentity, Reply, Slot, Status
 from pilot.tls import EndpointTrust, client_context
 
 if TYPE_CHECKING:
@@ -23,26 +25,33 @@ if TYPE_CHECKING:
 
     from pilot.dispatch.connection import Deadline
 
-_PREFIX: Final = "/api/v1"
 _SERVER_TIMEOUT_S: Final = 60
-_log = logging.getLogger(__name__)
+
+
+def _tell_nobody(_event: str, _text: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PandaV1Options:
-    """How to reach one PanDA v1 server."""
+class PandaOptions:
+    """How to reach one PanDA server."""
 
     url: str
-    """``https://host[:port][/prefix]``; ``/api/v1`` is added."""
+    """``https://host[:port][/prefix]``; the dialect's own path is added."""
     trust: EndpointTrust
-    label: str = ""
-    """PanDA's prodSourceLabel to ask for; empty for any."""
+    api: str = "auto"
+    """``v1``, ``classic``, or ``auto``: the server is asked once, before the first call."""
+    match: Match = field(default_factory=Match)
     timeout_s: float = 30.0
     """Limit of one call, all in all."""
     connect_timeout_s: float = 10.0
     """Limit of one connection attempt and of one TLS handshake."""
     max_reply_bytes: int = strictjson.MAX_BYTES
     sender: Sender = field(default_factory=Sender)
+    switch: str = ""
+    """The site's rule about changing identity, told in the User-Agent of each call: no dialect has an argument for it."""
+    tell: Callable[[str, str], None] = _tell_nobody
+    """Told an event's name and a sentence: what the server's answers hold besides orders. Called from each thread."""
 
 
 @dataclass(slots=True)
@@ -54,8 +63,8 @@ class _Line:
     deadline: Deadline
 
 
-class PandaV1Dispatcher:
-    """`ports.Dispatcher` for PanDA v1. Each thread that calls it has its own connection.
+class PandaDispatcher:
+    """`ports.Dispatcher` for PanDA. Each thread that calls it has its own connection.
 
     Args:
         options: where the server is. credential: gives the pilot's proxy at this moment; called from each thread. A claim, and the
@@ -65,23 +74,24 @@ class PandaV1Dispatcher:
         ConfigurationError: the URL is not an https URL of a server.
     """
 
-    def __init__(self, options: PandaV1Options, credential: Callable[[], PilotCredential]) -> None:
+    def __init__(self, options: PandaOptions, credential: Callable[[], PilotCredential]) -> None:
         parts = urlsplit(options.url)
         if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
             msg = f"cannot use {options.url!r} as the dispatcher's URL: it must be https://HOST[:PORT][/PREFIX]"
             raise ConfigurationError(msg, reason="dispatcher-url")
         self._options = options
-        self._base = f"https://{parts.netloc}"
-        self._prefix = parts.path.rstrip("/")
+        self._base = f"https://{parts.netloc}{parts.path.rstrip('/')}"
         self._server = parts.netloc
         self._credential = credential
         self._claimer: PilotCredential | None = None
         self._context: tuple[PilotCredential, ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
+        self._dialect = dialects.BY_NAME.get(options.api)
+        self._dialect_lock = threading.Lock()
         self._lines = threading.local()
 
     def claim(self, pilot: PilotIdentity, slot: Slot) -> Payload | None:
-        """Ask for one payload (`acquire_jobs`); None if there is no work.
+        """Ask for one payload; None if there is no work.
 
         Raises:
             PayloadInvalidError: its ``payload_id`` and ``attempt`` tell what to report as failed.
@@ -89,32 +99,52 @@ class PandaV1Dispatcher:
         """
         self._claimer = pilot.credential
         timeout_s = max(1, min(_SERVER_TIMEOUT_S, int(self._options.timeout_s)))
-        arguments = reports.acquire_arguments(slot, self._options.label, timeout_s=timeout_s)
-        envelope = self._call(f"{_PREFIX}/pilot/acquire_jobs", arguments, pilot.credential)
-        return replies.parse_acquired(envelope, self._server)
+        dialect = self._speak(pilot.credential)
+        arguments = reports.acquire_arguments(slot, self._options.match, timeout_s=timeout_s)
+        response = self._exchange(dialect.acquire(arguments), pilot.credential)
+        try:
+            payload = dialect.payload(response, self._server)
+        except PayloadInvalidError as invalid:
+            raise self._with_attempt(invalid) from invalid
+        if payload is not None and payload.unknown:
+            names = ", ".join(payload.unknown)
+            self._options.tell("claim.unknown-fields", f"payload {payload.id} has fields that this pilot does not know, ignored: {names}")
+        return payload
 
     def heartbeat(self, status: Status) -> Reply:
-        """Tell that a payload is alive (`update_job`)."""
+        """Tell that a payload is alive."""
         return self._update(reports.heartbeat_arguments(status, self._options.sender))
 
     def finish(self, outcome: Outcome) -> Reply:
-        """Deliver the final state (`update_job`).
+        """Deliver the final state.
 
         An order in the reply, ``tobekilled`` too, means that the server has this or another final state already.
         """
         return self._update(reports.final_arguments(outcome, self._options.sender))
 
+    def state(self, payload_id: str) -> KnownState | None:
+        """Ask what the server knows of a payload; None if it knows none of that id.
+
+        Raises:
+            DispatcherUnreachableError, DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError.
+        """
+        credential = self._credential()
+        dialect = self._speak(credential)
+        return dialect.state(self._exchange(dialect.status(payload_id), credential), payload_id, self._server)
+
     def renew_token(self, payload: Payload) -> MyProxyTicket | None:
         """Ask for one further one-time token for a running attempt; None if the dispatcher offers no renewal.
+
+        The extension is the same beside both dialects: JSON in, an envelope out.
 
         Raises:
             DispatcherUnreachableError, DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError.
         """
         if payload.ticket is None or not payload.ticket.renewal_path:
             return None
-        arguments: Arguments = {"job_id": int(payload.id), "attempt_nr": payload.attempt}
-        envelope = self._call(payload.ticket.renewal_path, arguments, self._claimer or self._credential())
-        return replies.parse_renewed(envelope, payload.owner, self._server)
+        request = v1.post(payload.ticket.renewal_path, {"job_id": int(payload.id), "attempt_nr": payload.attempt})
+        response = self._exchange(request, self._claimer or self._credential())
+        return replies.parse_renewed(v1.answer(response, self._server), payload.owner, self._server)
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -123,36 +153,55 @@ class PandaV1Dispatcher:
             self._lines.line = None
             line.session.close()
 
+    def _with_attempt(self, invalid: PayloadInvalidError) -> PayloadInvalidError:
+        """A payload whose attempt number cannot be read can be reported only with the one that the server counts itself."""
+        if not invalid.payload_id or invalid.attempt is not None:
+            return invalid
+        try:
+            known = self.state(invalid.payload_id)
+        except PilotError as trouble:
+            self._options.tell("claim.attempt", f"cannot ask for the attempt number of payload {invalid.payload_id}: {trouble.message}")
+            known = None
+        return invalid.with_attempt(known.attempt if known is not None else None)
+
     def _update(self, arguments: Arguments) -> Reply:
-        envelope = self._call(f"{_PREFIX}/pilot/update_job", arguments, self._credential())
-        orders, unknown = replies.parse_updated(envelope, self._server)
+        credential = self._credential()
+        dialect = self._speak(credential)
+        orders, unknown = dialect.orders(self._exchange(dialect.update(arguments), credential), self._server)
         if unknown:
-            _log.warning("payload %s: the dispatcher's reply holds unknown commands, ignored: %s", arguments["job_id"], ", ".join(unknown))
+            text = f"the dispatcher's reply about payload {arguments['job_id']} holds unknown commands, ignored: {', '.join(unknown)}"
+            self._options.tell("dispatcher.unknown-command", text)
         return Reply(orders=orders)
 
-    def _call(self, path: str, arguments: Arguments, credential: PilotCredential) -> replies.Envelope:
+    def _speak(self, credential: PilotCredential) -> Dialect:
+        """The server's dialect: decided by the first clear answer, then never again, so that no payload sees both."""
+        with self._dialect_lock:
+            if self._dialect is None:
+                self._dialect = dialects.spoken(self._exchange(v1.alive(), credential), self._server)
+                self._options.tell("dispatcher.dialect", f"the dispatcher {self._server} speaks PanDA's {self._dialect.name} dialect")
+            return self._dialect
+
+    def _exchange(self, request: Request, credential: PilotCredential) -> Response:
         from pilot.dispatch import connection, troubles
 
-        body = json.dumps(arguments, allow_nan=False).encode()
+        limit_s = self._options.timeout_s
         try:
             line = self._line(credential)
-            url = self._base + self._prefix + path
-            status, reply = connection.post(
-                line.session, line.deadline, url, body, timeout_s=self._options.timeout_s, max_bytes=self._options.max_reply_bytes
+            return connection.exchange(
+                line.session, line.deadline, self._base, request, timeout_s=limit_s, max_bytes=self._options.max_reply_bytes
             )
         except PilotError:
             self.close()
             raise
         except Exception as error:
             self.close()
-            known = troubles.explain(error, self._server, self._options.timeout_s)
+            known = troubles.explain(error, self._server, limit_s)
             if known is None:
                 raise
             raise known from error
         except BaseException:
             self.close()
             raise
-        return replies.parse_envelope(status, reply, self._server)
 
     def _line(self, credential: PilotCredential) -> _Line:
         line: _Line | None = getattr(self._lines, "line", None)
@@ -163,10 +212,15 @@ class PandaV1Dispatcher:
 
         context = self._tls(credential)
         deadline = connection.Deadline(self._options.connect_timeout_s)
-        session = connection.open_session(context, self._options.trust, deadline, f"multi-user-pilot/{__version__}")
+        session = connection.open_session(context, self._options.trust, deadline, self._user_agent())
         made = _Line(credential, session, deadline)
         self._lines.line = made
         return made
+
+    def _user_agent(self) -> str:
+        facts = [f"cores {self._options.sender.cores}"] if self._options.sender.cores else []
+        facts += [f"identity-switch {self._options.switch}"] if self._options.switch else []
+        return f"multi-user-pilot/{__version__}" + (f" ({'; '.join(facts)})" if facts else "")
 
     def _tls(self, credential: PilotCredential) -> ssl.SSLContext:
         """The TLS context for a credential, made once for all threads."""

@@ -1,9 +1,8 @@
-"""What the pilot says to a PanDA v1 server, as keyword arguments of its methods.
+"""What the pilot says to a PanDA server: questions for work, heartbeats, final reports, by the pilot's own names.
 
-Names, types and lengths: PanDA server, api/v1/pilot_api.py (`acquire_jobs`, `update_job`), and replies of server 1.0.4 as
-measured. The server checks types strictly (an int is not a float, null is refused for most texts) and does not know
-unknown names, so only listed arguments are made and empty ones are left out. Some columns are cut by the server, in
-others a value that is too long is a database error: everything is cut here.
+Rules: PanDA server, api/v1/pilot_api.py (`acquire_jobs`, `update_job`), and replies of server 1.0.4 as measured. The server checks
+types strictly (an int is not a float, null is refused for most texts): only arguments of the table are made, empty ones are left out,
+texts are cut to their columns.
 """
 
 from __future__ import annotations
@@ -13,25 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from pilot.dispatch.arguments import LIMITS, Arguments
 from pilot.model import Outcome, PayloadResult, Slot, Status, StoredFile, Usage
 
-Arguments = dict[str, str | int | float]
-
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
-LIMITS: Final[dict[str, int]] = {
-    "node": 128,
-    "site_name": 128,
-    "pilot_id": 200,
-    "job_sub_status": 80,
-    "pilot_timing": 100,
-    "pilot_error_diag": 500,
-    "exe_error_diag": 500,
-    "job_metrics": 500,
-    "pilot_log": 1024,
-    "cpu_consumption_unit": 128,
-}
-"""Longest value of each text in bytes of UTF-8."""
-
 _MOST_INT: Final = 2**31 - 1
 _SIGNAL_BASE: Final = 128
 _ANY_LABEL: Final = "unified"
@@ -52,20 +36,38 @@ class Sender:
     cores: int = 0
 
 
-def acquire_arguments(slot: Slot, label: str, *, timeout_s: int) -> Arguments:
-    """Arguments of `acquire_jobs` for one payload.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Which payloads are asked for; empty fields ask for any."""
+
+    label: str = ""
+    """PanDA's prodSourceLabel. Without one a server would hand out production payloads only, so any is asked for as
+    ``unified`` (PanDA server, taskbuffer/db_proxy_mods/job_complex_module.py)."""
+    resource_type: str = ""
+    """``SCORE``, ``MCORE``, ...: servers compare it exactly, so it is sent only where the site says it."""
+    proxy_key: bool = False
+    """Ask for the name of the owner's credential in MyProxy, as sites do that switch identity."""
+
+
+def acquire_arguments(slot: Slot, match: Match, *, timeout_s: int) -> Arguments:
+    """Arguments of the question for one payload.
 
     Args:
-        label: PanDA's prodSourceLabel; empty for any, which a server calls ``unified``. Without a label it would hand out
-            production payloads only (PanDA server, taskbuffer/db_proxy_mods/job_complex_module.py).
-        timeout_s: the server's own time limit, seconds.
+        slot: what is offered. match: what is asked for. timeout_s: the server's own time limit, seconds.
     """
-    arguments: Arguments = {"site_name": slot.queue, "n_jobs": 1, "timeout": timeout_s, "prod_source_label": label or _ANY_LABEL}
+    arguments: Arguments = {
+        "site_name": clip(slot.queue, LIMITS["site_name"]),
+        "n_jobs": 1,
+        "timeout": timeout_s,
+        "prod_source_label": match.label or _ANY_LABEL,
+    }
     optional: tuple[tuple[str, str | int], ...] = (
         ("node", clip(slot.node, LIMITS["node"])),
         ("memory", slot.memory_mb),
         ("disk_space", slot.disk_mb),
         ("remaining_time", slot.remaining_s),
+        ("resource_type", match.resource_type),
+        ("get_proxy_key", "True" if match.proxy_key else ""),
     )
     return arguments | {name: value for name, value in optional if value}
 
@@ -78,7 +80,9 @@ def heartbeat_arguments(status: Status, sender: Sender) -> Arguments:
     """
     arguments = _common(status.payload_id, status.attempt, status.phase.value, sender, status.started_at)
     _put_text(arguments, "job_sub_status", status.stage)
-    return arguments | _usage(status.usage)
+    arguments |= _usage(status.usage)
+    tail = _tail(status.stdout, "stdout")
+    return arguments | ({"stdout": tail} if tail else {})
 
 
 def final_arguments(outcome: Outcome, sender: Sender) -> Arguments:
@@ -92,7 +96,7 @@ def final_arguments(outcome: Outcome, sender: Sender) -> Arguments:
     arguments |= _result(outcome.result)
     _put_text(arguments, "pilot_timing", _timing(outcome))
     _put_text(arguments, "job_metrics", _metrics(outcome))
-    tail = clean(outcome.log_tail).encode()[-LIMITS["pilot_log"] :].decode(errors="ignore")
+    tail = _tail(outcome.log_tail, "pilot_log")
     if tail:
         arguments["pilot_log"] = tail
     if outcome.stored:
@@ -142,6 +146,11 @@ def _common(payload_id: str, attempt: int, state: str, sender: Sender, started_a
     if started_at is not None:
         arguments["start_time"] = utc(started_at)
     return arguments
+
+
+def _tail(text: str, name: str) -> str:
+    """The end of a text, as much as its column takes."""
+    return clean(text).encode()[-LIMITS[name] :].decode(errors="ignore")
 
 
 def _put_text(arguments: Arguments, name: str, value: str) -> None:

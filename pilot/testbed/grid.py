@@ -132,6 +132,7 @@ class Grid:
             "site": {"queue": QUEUE, "name": "Testbed"},
             "dispatcher": {
                 "url": self.dispatcher.url,
+                "api": "v1",  # one question less, so that the number of each call is known
                 "timeout_s": 10,
                 "heartbeat_s": self.options.heartbeat_s,
                 "label": "unified",

@@ -10,7 +10,7 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import (
     ConfigurationError,
     DispatcherProtocolError,
@@ -345,4 +345,4 @@ def test_server_without_tls(pki, pilot) -> None:
 def test_only_https_urls(url, pki, pilot) -> None:
     """Anything but an https URL of a server is a configuration error."""
     with pytest.raises(ConfigurationError):
-        PandaV1Dispatcher(PandaV1Options(url=url, trust=pki.trust()), lambda: pilot.credential)
+        PandaDispatcher(PandaOptions(url=url, trust=pki.trust()), lambda: pilot.credential)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import (
     DispatcherProtocolError,
     DispatcherRefusedError,
@@ -112,7 +112,7 @@ def test_system_trust_uses_exactly_its_bundle(pki, pilot, server, store, tmp_pat
     outcomes = []
     for bundle in (good, bad):
         trust = EndpointTrust(kind="system", ca_bundle=str(bundle))
-        client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), lambda: pilot.credential)
+        client = PandaDispatcher(PandaOptions(url=server.url, trust=trust), lambda: pilot.credential)
         try:
             outcomes.append(client.claim(pilot, SLOT))
         except DispatcherUntrustedError:
@@ -131,7 +131,7 @@ def test_certifi_is_not_added(pki, pilot, server, monkeypatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, bundle)
     trust = EndpointTrust(kind="system", ca_bundle=str(_foreign_bundle(pki)))
-    client = PandaV1Dispatcher(PandaV1Options(url=server.url, trust=trust), lambda: pilot.credential)
+    client = PandaDispatcher(PandaOptions(url=server.url, trust=trust), lambda: pilot.credential)
     with pytest.raises(DispatcherUntrustedError):
         client.claim(pilot, SLOT)
 
@@ -173,7 +173,7 @@ def test_environment_proxies_are_ignored(pki, pilot, server, monkeypatch) -> Non
         ("v1_token_acquire_expired", DispatcherRefusedError),
         ("v1_unknown_method", DispatcherRefusedError),
         ("v1_acquire_float_memory", DispatcherProtocolError),
-        ("v1_update_job_invalid_json", DispatcherUnreachableError),
+        ("v1_update_job_invalid_json", DispatcherProtocolError),
     ],
 )
 def test_claims_answered_by_real_servers(name, expected, pki, pilot) -> None:

@@ -96,7 +96,7 @@ def test_an_unforeseen_exception_is_a_failed_outcome(rig: Rig, place: str) -> No
 @pytest.mark.parametrize(
     ("place", "left"),
     [
-        ("pilot.dispatch.https:PandaV1Dispatcher.claim", "activated"),
+        ("pilot.dispatch.https:PandaDispatcher.claim", "activated"),
         ("pilot.journal.spool:Spool.chosen", "finished"),
         ("pilot.journal.spool:Spool.delivered", "finished"),
         ("pilot.watch:SelectorWatch.begin", "sent"),
@@ -112,7 +112,7 @@ def test_an_unforeseen_exception_around_a_flight_ends_the_pilot(rig: Rig, place:
 
 def test_an_unforeseen_exception_in_the_final_report_stays_in_the_journal(rig: Rig) -> None:
     """If the report itself breaks, the outcome waits in the journal, and a healthy start delivers it."""
-    landed, (job,) = rig.fly(FULL, python=broken_pilot(rig, "pilot.dispatch.https:PandaV1Dispatcher.finish"))
+    landed, (job,) = rig.fly(FULL, python=broken_pilot(rig, "pilot.dispatch.https:PandaDispatcher.finish"))
     assert landed.code != 0
     assert (len(landed.journal), landed.left) == (1, [])
     assert no_traceback(landed, [job])
@@ -122,6 +122,6 @@ def test_an_unforeseen_exception_in_the_final_report_stays_in_the_journal(rig: R
 
 def test_an_unforeseen_exception_in_a_heartbeat_costs_nothing(rig: Rig) -> None:
     """A bug in the heartbeat thread does not take the payload with it."""
-    landed, (job,) = rig.fly(FULL, python=broken_pilot(rig, "pilot.dispatch.https:PandaV1Dispatcher.heartbeat"))
+    landed, (job,) = rig.fly(FULL, python=broken_pilot(rig, "pilot.dispatch.https:PandaDispatcher.heartbeat"))
     assert (landed.code, job.state, landed.left, landed.journal) == (0, "finished", [], [])
     assert no_traceback(landed, [job])

@@ -25,7 +25,7 @@ from pilot.config import load_config
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.owner import accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import CredentialUnavailableError
 from pilot.model import Payload, Slot
 from pilot.myproxy import pam_verifier
@@ -185,7 +185,7 @@ class Pilot:
         places = {"ca_dir": str(grid.authority.cert_dir), "voms_dir": str(grid.authority.voms_dir)}
         options = AdmitOptions(roles=("/testvo/Role=pilot",), uid=os.getuid(), **places)
         self.identity = admit(str(grid.pilot_proxy), options, datetime.now(UTC))
-        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), lambda: self.identity.credential)
+        self.dispatcher = PandaDispatcher(PandaOptions(url=grid.dispatcher.url, trust=self.trust), lambda: self.identity.credential)
         chosen = site.place / "site.yaml"
         others = {section: fields for section, fields in grid.site().items() if section != "myproxy"}
         chosen.write_text(yaml.safe_dump(others) + site.fitted("site"))

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.owner import accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import CredentialUnavailableError
 from pilot.model import Payload, Slot
 from pilot.myproxy.client import KeyKind
@@ -102,7 +102,7 @@ class Crowd:
         )
 
     def claim(self) -> Payload:
-        dispatcher = PandaV1Dispatcher(PandaV1Options(url=self.grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
+        dispatcher = PandaDispatcher(PandaOptions(url=self.grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
         try:
             self.grid.store.submit(JobSpec(owner=ALICE_DN, transformation="/bin/true"))
             claimed = dispatcher.claim(self.pilot, Slot(queue=QUEUE, node="node"))

@@ -17,7 +17,7 @@ import pytest
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.owner import accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import CredentialUnavailableError, DispatcherRefusedError
 from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity, Slot, TokenBinding
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
@@ -39,7 +39,7 @@ class Flight:
         self.grid = grid
         self.trust = EndpointTrust(kind="grid", ca_dir=str(grid.authority.cert_dir), crl="strict")
         self.pilot = self.admitted(grid.pilot_proxy)
-        self.dispatcher = PandaV1Dispatcher(PandaV1Options(url=grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
+        self.dispatcher = PandaDispatcher(PandaOptions(url=grid.dispatcher.url, trust=self.trust), lambda: self.pilot.credential)
 
     def admitted(self, path: Path) -> PilotIdentity:
         places = {"ca_dir": str(self.grid.authority.cert_dir), "voms_dir": str(self.grid.authority.voms_dir)}
@@ -188,7 +188,7 @@ def test_another_pilot_gets_no_further_token(flight: Flight) -> None:
     """The renewal is for the key that claimed; a thief with the same role is refused, audited, and changes nothing."""
     claimed = flight.claim(ALICE_DN)
     thief = flight.admitted(flight.grid.new_pilot_proxy().write(flight.grid.directory / "thief.pem"))
-    dispatcher = PandaV1Dispatcher(PandaV1Options(url=flight.grid.dispatcher.url, trust=flight.trust), lambda: thief.credential)
+    dispatcher = PandaDispatcher(PandaOptions(url=flight.grid.dispatcher.url, trust=flight.trust), lambda: thief.credential)
     try:
         with pytest.raises(DispatcherRefusedError, match="key of another proxy"):
             dispatcher.renew_token(claimed)

@@ -7,7 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.dispatch import replies, reports
+from pilot.dispatch import replies, reports, v1
+from pilot.dispatch.answers import Response
+from pilot.dispatch.dialects import CLASSIC, V1, spoken
 from pilot.dispatch.strictjson import JsonError, loads
 from pilot.dispatch.wire import parse_job
 from pilot.errors import PayloadInvalidError, PilotError
@@ -93,9 +95,13 @@ def test_any_job(job: dict[str, object]) -> None:
 def test_any_reply(status: int, success: bool, message: str, data: object) -> None:
     """A reply is read or refused with a declared error, in any combination of layers."""
     body = json.dumps({"success": success, "message": message, "data": data}).encode()
-    for read in (replies.parse_acquired, replies.parse_updated, lambda envelope, server: replies.parse_renewed(envelope, "/CN=o", server)):
+    response = Response(status=status, body=body)
+    reads = [getattr(dialect, name) for dialect in (V1, CLASSIC) for name in ("payload", "orders")]
+    reads += [lambda found, server: replies.parse_renewed(v1.answer(found, server), "/CN=o", server)]
+    reads += [lambda found, server, dialect=dialect: dialect.state(found, "1", server) for dialect in (V1, CLASSIC)] + [spoken]
+    for read in reads:
         try:
-            read(replies.parse_envelope(status, body, "s"), "s")
+            read(response, "s")
         except PilotError as error:
             assert error.message.startswith("cannot ")
 

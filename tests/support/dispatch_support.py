@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from pilot.credentials.admit import AdmitOptions, admit
-from pilot.dispatch.https import PandaV1Dispatcher, PandaV1Options
-from pilot.dispatch.reports import Sender
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
+from pilot.dispatch.reports import Match, Sender
 from pilot.model import PilotIdentity, Slot
 from pilot.testbed.attributes import AttributeAuthority
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer
@@ -60,10 +60,14 @@ class Pki:
     def trust(self) -> EndpointTrust:
         return EndpointTrust(kind="grid", ca_dir=str(self.authority.cert_dir))
 
-    def dispatcher(self, url: str, pilot: PilotIdentity, *, timeout_s: float = 10.0, label: str = "", **changes) -> PandaV1Dispatcher:
+    def dispatcher(
+        self, url: str, pilot: PilotIdentity, *, timeout_s: float = 10.0, label: str = "", api: str = "v1", **changes
+    ) -> PandaDispatcher:
         sender = Sender(site_name="TESTBED", node="slot1@wn1.example", pilot_id="slurm-77|multi-user-pilot", cores=1)
-        options = PandaV1Options(url=url, trust=self.trust(), label=label, timeout_s=timeout_s, sender=sender, **changes)
-        return PandaV1Dispatcher(options, lambda: pilot.credential)
+        options = PandaOptions(
+            url=url, trust=self.trust(), api=api, match=Match(label=label), timeout_s=timeout_s, sender=sender, **changes
+        )
+        return PandaDispatcher(options, lambda: pilot.credential)
 
 
 def job_spec(**changes) -> JobSpec:

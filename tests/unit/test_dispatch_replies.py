@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from pilot.dispatch import replies
+from pilot.dispatch import replies, v1
+from pilot.dispatch.answers import Response
+from pilot.dispatch.dialects import V1
 from pilot.errors import (
     DispatcherProtocolError,
     DispatcherRefusedError,
@@ -20,12 +22,17 @@ from tests.support.dispatch_support import SAMPLES, sample
 SERVER = "panda.example:25443"
 
 
+def response(name: str) -> Response:
+    status, body = sample(name)
+    return Response(status=status, body=body)
+
+
 def acquired(name: str):
-    return replies.parse_acquired(replies.parse_envelope(*sample(name), SERVER), SERVER)
+    return V1.payload(response(name), SERVER)
 
 
 def updated(name: str):
-    return replies.parse_updated(replies.parse_envelope(*sample(name), SERVER), SERVER)
+    return V1.orders(response(name), SERVER)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,7 @@ def test_only_whole_words_are_orders(command: str, orders: tuple[Order, ...], un
 def test_http_statuses(status: int, kind: type[PilotError]) -> None:
     """Every status but 200 is an error of the fitting kind."""
     with pytest.raises(kind) as caught:
-        replies.parse_envelope(status, b"ERROR : \x1b[31mwhy\n" + b"x" * 5000, SERVER)
+        v1.envelope(Response(status=status, body=b"ERROR : \x1b[31mwhy\n" + b"x" * 5000), SERVER)
     assert len(caught.value.message) < 500
     assert caught.value.message.isprintable()
 
@@ -178,7 +185,7 @@ def test_forbidden_method_of_a_real_server() -> None:
 def test_garbage_is_a_protocol_error(body: bytes) -> None:
     """What is no reply of the protocol is not half believed."""
     with pytest.raises(DispatcherProtocolError):
-        replies.parse_acquired(replies.parse_envelope(200, body, SERVER), SERVER)
+        V1.payload(Response(status=200, body=body), SERVER)
 
 
 def test_unusable_payload_is_told_apart_from_garbage() -> None:
@@ -186,7 +193,7 @@ def test_unusable_payload_is_told_apart_from_garbage() -> None:
     job = {"PandaID": 7, "attemptNr": 2, "prodUserID": "NULL"}
     body = json.dumps({"success": True, "message": "", "data": {"StatusCode": 0, "jobs": [job]}}).encode()
     with pytest.raises(PayloadInvalidError) as caught:
-        replies.parse_acquired(replies.parse_envelope(200, body, SERVER), SERVER)
+        V1.payload(Response(status=200, body=body), SERVER)
     assert (caught.value.payload_id, caught.value.attempt) == ("7", 2)
 
 
@@ -195,14 +202,14 @@ def test_status_codes(code: int, kind: type[PilotError]) -> None:
     """Time-outs are transient, missing rights are not."""
     body = json.dumps({"success": True, "message": "Timed out", "data": {"StatusCode": code}}).encode()
     with pytest.raises(kind):
-        replies.parse_updated(replies.parse_envelope(200, body, SERVER), SERVER)
+        V1.orders(Response(status=200, body=body), SERVER)
 
 
 def test_timed_out_envelope_is_transient() -> None:
     """`Timed out` as success:false is worth another try."""
     body = b'{"success": false, "message": "Timed out", "data": null}'
     with pytest.raises(DispatcherUnreachableError):
-        replies.parse_acquired(replies.parse_envelope(200, body, SERVER), SERVER)
+        V1.payload(Response(status=200, body=body), SERVER)
 
 
 def test_every_sample_is_handled() -> None:

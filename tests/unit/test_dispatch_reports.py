@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pilot.dispatch import reports
-from pilot.dispatch.reports import Sender
+from pilot.dispatch.reports import Match, Sender
 from pilot.model import (
     FinalState,
     Outcome,
@@ -139,9 +139,9 @@ def test_times_are_utc_whatever_the_zone() -> None:
 
 def test_acquire_arguments_leave_out_what_is_unknown() -> None:
     """Zero means unknown and is not sent; without a configured class all classes are asked for."""
-    found = reports.acquire_arguments(Slot(queue="Q", node=""), "", timeout_s=30)
+    found = reports.acquire_arguments(Slot(queue="Q", node=""), Match(), timeout_s=30)
     assert found == {"site_name": "Q", "n_jobs": 1, "timeout": 30, "prod_source_label": "unified"}
-    full = reports.acquire_arguments(Slot(queue="Q", node="n", memory_mb=1, disk_mb=2, remaining_s=3), "user", timeout_s=30)
+    full = reports.acquire_arguments(Slot(queue="Q", node="n", memory_mb=1, disk_mb=2, remaining_s=3), Match(label="user"), timeout_s=30)
     assert full == {
         "site_name": "Q",
         "n_jobs": 1,

@@ -152,12 +152,19 @@ def test_bad_field_is_named_and_stays_reportable(changes: dict[str, object], wor
     assert (error.payload_id, error.attempt) == ("1", 1)
 
 
-@pytest.mark.parametrize("changes", [{"PandaID": None}, {"PandaID": "x\n"}, {"PandaID": 0}, {"attemptNr": None}, {"attemptNr": -1}])
+@pytest.mark.parametrize("changes", [{"PandaID": None}, {"PandaID": "x\n"}, {"PandaID": 0}])
 def test_payload_without_identity_is_not_reportable(changes: dict[str, object]) -> None:
-    """Without a valid id and attempt there is nobody to report to, and nothing unprintable gets into the message."""
+    """Without a valid id there is nothing to report about, and nothing unprintable gets into the message."""
     error = refusal(**changes)
-    assert error.payload_id == ""
+    assert (error.payload_id, error.attempt) == ("", None)
     assert error.message.isprintable()
+
+
+@pytest.mark.parametrize("attempt", [None, -1, "x", 10**9, True, 1.5, "NULL", [1]])
+def test_a_bad_attempt_number_leaves_id_and_owner(attempt: object) -> None:
+    """A payload whose attempt number is no use keeps its id and its owner, so that the number can be asked for."""
+    error = refusal(attemptNr=attempt)
+    assert (error.payload_id, error.attempt, error.owner) == ("1", None, ALICE)
 
 
 def test_input_that_is_also_output_is_refused() -> None:
