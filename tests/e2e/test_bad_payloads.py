@@ -81,10 +81,18 @@ def test_a_bad_job_definition_is_reported_and_not_run(rig: Rig, name: str) -> No
     assert landed.code == 0
 
 
+def test_a_bad_attempt_number_is_asked_for_and_reported(rig: Rig) -> None:
+    """A payload whose attempt number is no use fails with the number that the server counts; the next payload is flown."""
+    landed, (job, after) = rig.fly(_override("attemptNr", -1), shell("true"))
+    reported(landed, job, 1008, "attemptNr")
+    assert ALICE_DN in landed.stderr
+    assert (after.state, landed.code) == ("finished", 0)
+
+
 def test_a_payload_that_cannot_be_named_ends_the_pilot(rig: Rig) -> None:
-    """Without a usable attempt number no report is possible: the pilot says so, exit code 95, and asks for nothing more."""
-    landed, (job,) = rig.fly(_override("attemptNr", -1))
-    told(landed, 95, "attemptNr")
+    """Without a usable id no report is possible: the pilot says so, exit code 95, and asks for nothing more."""
+    landed, (job,) = rig.fly(_override("PandaID", "x"))
+    told(landed, 95, "PandaID")
     assert job.state == "sent"
 
 
