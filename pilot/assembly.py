@@ -26,6 +26,7 @@ from pilot.dispatch.https import PandaDispatcher
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
+from pilot.identity.kin import adopt
 from pilot.journal.spool import Spool
 from pilot.log import Teller, quiet_libraries
 from pilot.rundir import RunDirectory, fresh_name
@@ -49,6 +50,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
     """
     started = time.monotonic()
     quiet_libraries()
+    adopt()
     scratch = scratch_directory(config, run_dir)
     context = {"site": config.site_name, "host": os.uname().nodename, "pid": str(os.getpid())}
     teller = Teller(log_path=config.paths.log, audit_path=config.paths.audit, context=context)

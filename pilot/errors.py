@@ -359,4 +359,13 @@ class PayloadStartError(PilotError):
     fixer = Fixer.OWNER
 
 
+class ResidueError(PilotError):
+    """Something of a payload is left on the node that could not be ended or removed."""
+
+    exit_code = 113
+    panda_code = 1319
+    fixer = Fixer.SITE
+    ends_pilot = True
+
+
 ALL_ERRORS: tuple[type[PilotError], ...] = (PilotError, *sorted(PilotError.__subclasses__(), key=lambda kind: kind.exit_code))

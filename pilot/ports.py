@@ -135,6 +135,9 @@ class Account(Protocol):
     def ended(self) -> tuple[int | None, int | None] | None:
         """Read what can be read without waiting; (exit code, None) or (None, signal) once the payload ended, else None."""
 
+    def ping(self) -> None:
+        """See that the far side still answers."""
+
     def sample(self) -> Usage:
         """Measure the payload's process tree and the work directory."""
 
@@ -142,7 +145,7 @@ class Account(Protocol):
         """Send a signal to every process of the payload."""
 
     def kill(self) -> int:
-        """SIGKILL every process of the payload until none is left; returns how many were killed.
+        """SIGKILL every process of the payload until none is left, also if the far side is lost; returns how many were killed.
 
         Also raises FarSideError if some survived.
         """

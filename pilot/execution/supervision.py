@@ -17,6 +17,10 @@ from pilot.execution.renewal import AttentiveWatch, CutOffError, Renewal
 from pilot.model import Command, PayloadResult, StopReason, Usage
 from pilot.ports import Account, Watch
 
+LOST = ("far-side-lost", "far-side-silent")
+PING_S = 5.0
+"""Between two signs of life of the far side, which its payload can stop: measuring may be configured to be rare."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
@@ -48,6 +52,7 @@ class Supervision:
         self._usage = Usage()
         self._started = 0.0
         self._next_sample = 0.0
+        self._next_ping = 0.0
         self._credential_ends = plan.credential_ends
         self._next_renewal = plan.credential_ends - plan.renewal.before_s if plan.renewal else inf
         self._survivors = 0
@@ -62,6 +67,7 @@ class Supervision:
         self._account.start(command)
         self._started = time.monotonic()
         self._next_sample = self._started + min(1.0, self._plan.sample_s)
+        self._next_ping = self._started + PING_S
         with self._watch.shielded():
             while self._state.phase is not RunPhase.ENDED:
                 self._turn()
@@ -80,11 +86,14 @@ class Supervision:
                 self._watch.wait({self._account.fileno(): selectors.EVENT_READ}, self._next_deadline())
         except FarSideError as lost:
             self._take(Lost(lost.message))
+            if lost.reason in LOST:  # what it left runs on, and there may be much to do before the landing
+                with suppress(FarSideError):
+                    self._account.kill()
 
     def _next_deadline(self) -> float:
         if self._state.phase is not RunPhase.RUNNING:
             return self._state.deadline
-        return min(self._next_sample, self._started + self._plan.limits.wall_s, self._credential_ends, self._next_renewal)
+        return min(self._next_sample, self._next_ping, self._started + self._plan.limits.wall_s, self._credential_ends, self._next_renewal)
 
     def _take(self, event: Event | None) -> None:
         if event is None:
@@ -121,6 +130,9 @@ class Supervision:
         if now >= self._next_sample:
             self._sample()
             self._next_sample = time.monotonic() + self._plan.sample_s
+        elif now >= self._next_ping:
+            self._account.ping()
+            self._next_ping = time.monotonic() + PING_S
         broken = breach(self._usage, now - self._started, self._plan.limits)
         return StopWanted(*broken, self._plan.grace_s) if broken else None
 
@@ -146,6 +158,7 @@ class Supervision:
             max_rss_bytes=max(fresh.max_rss_bytes, fresh.rss_bytes, self._usage.max_rss_bytes),
             max_pss_bytes=max(fresh.max_pss_bytes, fresh.pss_bytes or 0, self._usage.max_pss_bytes),
         )
+        self._next_ping = time.monotonic() + PING_S
         self._on_sample(self._usage)
 
     def _last_sample(self) -> None:

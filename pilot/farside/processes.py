@@ -92,6 +92,16 @@ def descendants(root: int, without: frozenset[int] = frozenset()) -> list[Proces
     return list(found.values())
 
 
+def ancestors(pid: int) -> list[int]:
+    """The pids above a process, nearest first, as far as `/proc` shows them."""
+    found: list[int] = []
+    process = look(pid)
+    while process is not None and process.parent and process.parent not in found:
+        found.append(process.parent)
+        process = look(process.parent)
+    return found
+
+
 def send(process: Process, number: int) -> bool:
     """Send a signal, unless the number meanwhile belongs to another process; True if it was sent."""
     now = look(process.pid)

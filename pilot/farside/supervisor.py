@@ -272,6 +272,10 @@ class Supervisor:
             self.poll.register(pump.source, select.POLLIN)
         return {"pid": self.payload}
 
+    def do_ping(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """Say that we are there."""
+        return {}
+
     def do_sample(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Measure processes and disk; a big tree is walked over several samples, the last whole result stands meanwhile."""
         deadline = time.monotonic() + WALK_BUDGET_S

@@ -1,8 +1,9 @@
 """The sweep: removes what a far side that died itself left in its work directory.
 
-A process of this account belongs to it if it works in that directory, or was started with its path in the environment, which
-holds for every payload because its proxy, HOME and TMPDIR lie there; or with the path of the program in its command line, which
-holds for a far side that was stopped: it hides everything else. Part of the far side: Python 3.9, standard library.
+A process of this account belongs to it if it fell to the pilot, which is a child subreaper: it is below it and started since
+the flight began, whatever it did to hide. Where the pilot's tree cannot be seen: if it works in that directory, or was started
+with its path in the environment, as every payload is; or with the path of the program in its command line, as a stopped far
+side is, which hides everything else. Part of the far side: Python 3.9, standard library.
 """
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH115, PTH120
@@ -15,9 +16,8 @@ import time
 
 from pilot.farside import processes, trees
 
-ROUNDS = 200
-
-
+BUDGET_S = 20.0
+CALM = 3
 OTHER_ACCOUNT = 3
 
 
@@ -33,30 +33,50 @@ def _belongs(pid: int, mark: bytes, program: bytes) -> bool:
     return where == mark or where.startswith(mark + b"/") or mark in processes.slurp(f"/proc/{pid}/environ", 1 << 20)
 
 
-def kill_all(work: str, program: str) -> bool:
-    """Kill every process that belongs to a work directory or to the far side's program; True if none is left."""
+def _below(pilot: int, since: int, spared: frozenset[int]) -> list[processes.Process]:
+    """Processes of this account below the pilot that started since the flight began."""
+    found = [one for one in processes.descendants(pilot, spared) if one.started >= since and not one.zombie]
+    return [one for one in found if processes.labelled(processes.slurp(f"/proc/{one.pid}/status"), b"Uid:") == os.getuid()]
+
+
+def kill_all(work: str, program: str, pilot: int, since: int) -> bool:
+    """Kill every process that belongs to a flight; True if none is left.
+
+    Args:
+        work: its work directory.
+        program: the far side's.
+        pilot: pid of its pilot.
+        since: clock ticks since boot when the flight began.
+    """
     mark, start = os.fsencode(work), os.fsencode(program)
-    for _ in range(ROUNDS):
-        targets = [one for one in processes.everybody() if not one.zombie and one.pid != os.getpid() and _belongs(one.pid, mark, start)]
+    spared = frozenset([os.getpid(), *processes.ancestors(os.getpid())])
+    deadline = time.monotonic() + BUDGET_S
+    calm = 0
+    while calm < CALM and time.monotonic() < deadline:
+        # What forks and exits again and again is only caught by the quick look.
+        targets = _below(pilot, since, spared)
         if not targets:
-            return True
+            others = [one for one in processes.everybody() if not one.zombie and one.pid not in spared]
+            targets = [one for one in others if _belongs(one.pid, mark, start)]
         for target in targets:
             processes.send(target, signal.SIGKILL)
-        time.sleep(0.01)
-    return False
+        calm = 0 if targets else calm + 1
+    return calm == CALM
 
 
-def main(here: str, uid: str, work: str) -> int:
+def main(here: str, uid: str, work: str, pilot: str, since: str) -> int:
     """Kill and empty; 0 if nothing is left, 1 otherwise, 3 if this is not the account that it was: then nothing was done.
 
     Args:
         here: directory of the far side's program.
         uid: the account's number at boarding.
         work: the work directory.
+        pilot: pid of the pilot.
+        since: clock ticks since boot when the flight began.
     """
     if os.getuid() != int(uid):
         return OTHER_ACCOUNT
-    quiet = kill_all(work, f"{here}/farside.py")
+    quiet = kill_all(work, f"{here}/farside.py", int(pilot), int(since))
     try:
         parent = os.open(os.path.dirname(work), os.O_PATH | os.O_DIRECTORY)
         directory = trees.open_directory("work", parent)

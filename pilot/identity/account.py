@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -72,11 +72,21 @@ def account_name(uid: int) -> str:
 
 
 class FarSideAccount:
-    """An open far side; implements `pilot.ports.Account`."""
+    """An open far side; implements `pilot.ports.Account`.
+
+    Args:
+        link: the pipes.
+        hello: what it said.
+        work: absolute path of the work directory.
+        switched: whether the uid changed.
+        courier: how storage is reached.
+    """
 
     def __init__(self, link: Link, hello: Hello, work: str, *, switched: bool, courier: CourierOptions) -> None:
         self.credential: OwnerCredential | None = None
         """The newest credential that was delivered."""
+        self.clear: Callable[[], str] = lambda: "there is no other way into this account"
+        """Ends the payload without the far side; returns what resisted, in words."""
         self._link = link
         self._hello = hello
         self._work = work
@@ -167,6 +177,13 @@ class FarSideAccount:
             pass
         return None if self._link.ended is None else (self._link.ended.exit, self._link.ended.signal)
 
+    def ping(self) -> None:
+        """See that the far side still answers: a payload can stop it."""
+        try:
+            self._link.ask("ping", Done, SAMPLE_S)
+        except RequestRefusedError as error:
+            raise self._broken("reach the far side", error) from None
+
     def sample(self) -> Usage:
         """Measure the payload's process tree and the work directory."""
         try:
@@ -183,7 +200,14 @@ class FarSideAccount:
             raise self._broken("signal the payload", error) from None
 
     def kill(self) -> int:
-        """SIGKILL every process of the payload until none is left; returns how many were killed."""
+        """SIGKILL every process of the payload until none is left; returns how many were killed.
+
+        Without the far side, if that is lost: how many is not known then, 0 is returned.
+        """
+        if self._link.lost:
+            if resisted := self.clear():
+                raise FarSideError(f"cannot end the payload of {self._name}: {resisted}", reason="survivors")
+            return 0
         try:
             done = self._link.ask("kill", Killed, KILL_S)
         except RequestRefusedError as error:

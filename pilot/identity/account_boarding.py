@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, NoSpaceError, PilotError, SandboxError
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, NoSpaceError, PilotError, ResidueError, SandboxError
 from pilot.farside.protocol import VERSION, Hello, Refused
 from pilot.identity.account import FarSideAccount
 from pilot.identity.account_link import SHORT_GRACE_S, Link, await_exit
+from pilot.identity.kin import Kin, told
 from pilot.identity.sandbox import Sandbox, cannot
 from pilot.model import OwnerCredential, PayloadCredential
 from pilot.ports import Watch
@@ -22,6 +23,10 @@ SWEEP_S = 60.0
 SETTLE_S = 20.0
 OTHER_ACCOUNT = 3
 """Exit code of the sweep that found itself in another account."""
+COLLECT_S = 0.05
+"""Processes that fork and exit for ever leave their dead to the pilot: collected before they fill the process table."""
+SWEEPS = 5
+"""What was left behind may kill a sweep, which shares its account, so one may have to be repeated."""
 
 
 def launch(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) -> Link:
@@ -42,8 +47,9 @@ def far_side_argv(python: str, place: Sandbox) -> list[str]:
 
 
 def sweep_argv(python: str, place: Sandbox, uid: int) -> list[str]:
-    """The command that kills and cleans without the far side, in the account of this uid only."""
-    return [os.path.realpath(python), "-I", "-S", "-B", str(place.program), "sweep", str(uid), str(place.work)]
+    """The command that kills and cleans without the far side, in the account of this uid only, below this pilot since the flight began."""
+    scope = [str(uid), str(place.work), str(os.getpid()), str(place.born)]
+    return [os.path.realpath(python), "-I", "-S", "-B", str(place.program), "sweep", *scope]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,22 +157,28 @@ def open_account(
         sweep: kills and cleans as the owner without the far side, by the owner's newest credential; called if that is lost.
 
     Raises:
-        FarSideError: on leaving, if something resisted (as a note if the body failed).
+        ResidueError: on leaving, if something resisted (as a note if the body failed).
         GatewayIdentityError: the sweep was given another account than the flight had.
     """
-    final = partial(_land, account, link, lambda: sweep(account.credential or credential))
+    kin = Kin(link.process.pid)
+
+    def clear(problem: str) -> str:
+        return _swept(kin, lambda: sweep(account.credential or credential), problem)
+
+    account.clear = partial(clear, "the far side is lost")
+    final = partial(_land, account, link, clear)
     try:
         if isinstance(credential, OwnerCredential):
             account.deliver_proxy(credential)
         yield account
     except BaseException as error:
-        with suppress(FarSideError):
+        with suppress(FarSideError, ResidueError):
             final(error)
         raise
     final(None)
 
 
-def _land(account: FarSideAccount, link: Link, sweep: Callable[[], None], cause: BaseException | None) -> None:
+def _land(account: FarSideAccount, link: Link, clear: Callable[[str], str], cause: BaseException | None) -> None:
     """End the far side; what is lost or resists is swept by separate means."""
     problem = ""
     with link.watch.shielded():
@@ -177,24 +189,34 @@ def _land(account: FarSideAccount, link: Link, sweep: Callable[[], None], cause:
             problem = str(error)
         if not link.close():
             problem = problem or "the gateway's process did not end"
-        if problem:
-            problem = _swept(sweep, problem)
+        problem = clear(problem)
     if problem:
-        msg = f"cannot leave the account {account.name} clean: {problem}"
+        msg = f"cannot leave the account {account.name} clean: {problem}; the site must look after account {account.name} on this node"
         if cause is not None:
             cause.add_note(msg)
-        raise FarSideError(msg, reason="left-behind")
+        raise ResidueError(msg, reason="left-behind")
 
 
-def _swept(sweep: Callable[[], None], problem: str) -> str:
-    try:
-        sweep()
-    except GatewayIdentityError as error:
-        error.add_note(problem)
-        raise
-    except (PilotError, OSError) as error:
-        return f"{problem}; then sweeping failed: {error}"
-    return ""
+def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:
+    """Sweep until no process is left and a sweep succeeded, a few times; returns what resisted, in words."""
+    deadline = time.monotonic() + SWEEP_S
+    for _ in range(SWEEPS):
+        kin.kill()
+        strays = kin.strays()
+        if not problem and not strays:
+            return ""
+        before = problem.partition("; then sweeping failed")[0] or told(strays)
+        problem = ""
+        try:
+            sweep()
+        except GatewayIdentityError as error:
+            error.add_note(before)
+            raise
+        except (PilotError, OSError) as error:
+            problem = f"{before}; then sweeping failed: {error}"
+            if time.monotonic() > deadline or not kin.strays():
+                break
+    return "; ".join(words for words in (problem, told(kin.strays())) if words)
 
 
 def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) -> None:
@@ -214,7 +236,10 @@ def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch)
         cwd="/",
         close_fds=True,
     )
-    if not await_exit(process, watch, time.monotonic() + SWEEP_S):
+    deadline, kin = time.monotonic() + SWEEP_S, Kin(process.pid)
+    while not (ended := await_exit(process, watch, min(deadline, time.monotonic() + COLLECT_S))) and time.monotonic() < deadline:
+        kin.strays()
+    if not ended:
         with suppress(PermissionError):
             process.kill()
         msg = f"cannot sweep the owner's directory within {SWEEP_S:.0f} s"

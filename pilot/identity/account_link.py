@@ -7,6 +7,7 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pilot.errors import FarSideError
@@ -155,6 +156,16 @@ class Link:
 
     # -------------------------------------------------------------------------------------------------- waiting
 
+    def _is_stopped(self) -> bool:
+        """Whether the process that said hello is stopped (SIGSTOP), as far as `/proc` shows it."""
+        if not isinstance(self._greeting, Hello):
+            return False
+        try:
+            with Path(f"/proc/{self._greeting.pid}/stat").open("rb") as stream:
+                return stream.read(4096).rpartition(b")")[2].split()[:1] == [b"T"]
+        except OSError:
+            return False
+
     def _step(self, deadline: float) -> None:
         """Wait for anything to happen on the pipes and serve it once."""
         interest = {self._stdout.fileno(): selectors.EVENT_READ}
@@ -184,7 +195,8 @@ class Link:
             if time.monotonic() >= deadline:
                 # Somebody who stopped it once may do so again: nothing waits for it a second time.
                 self.lost = f"it did not answer {what!r}"
-                msg = f"cannot go on in the owner's account: the far side did not answer {what!r} within {timeout_s:.0f} s"
+                why = "; it is stopped, which its payload can do" if self._is_stopped() else ""
+                msg = f"cannot go on in the owner's account: the far side did not answer {what!r} within {timeout_s:.0f} s{why}"
                 raise FarSideError(msg, reason="far-side-silent")
             self._step(deadline)
 

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,8 @@ class Sandbox:
     def __init__(self, run: Path) -> None:
         self.path = run / f"payload-{secrets.token_hex(16)}"
         self.code = run / f"farside-{secrets.token_hex(8)}"
+        self.born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        """Clock ticks since boot, as `/proc` tells when a process started."""
 
     @property
     def program(self) -> Path:

@@ -132,6 +132,25 @@ def test_a_payload_that_kills_its_far_side(told: Any) -> None:
     assert seen["notes"] == []
 
 
+@pytest.mark.parametrize("name", ["daemon", "stopper", "hoppers"])
+def test_nothing_escapes_into_the_owners_account(told: Any, name: str) -> None:
+    """A daemon that hides everything of itself, then kills or stops the far side, is ended through a separate gateway call."""
+    seen = told["escapees"][name]
+    assert "cannot go on in the owner's account: the far side" in seen["ended"]
+    assert ("it is stopped" in seen["ended"]) == (name == "stopper")
+    assert (seen["error"], seen["processes"], seen["left"]) == ("", 0, ["pilot"])
+
+
+def test_a_neighbour_of_the_same_owner_is_not_touched(told: Any) -> None:
+    """Sweeping what one payload left in the owner's account leaves the payload that another pilot runs there alone."""
+    seen = told["neighbours"]
+    assert "the far side is lost" in seen["escapee"]["ended"]
+    assert seen["escapee"]["error"] == ""
+    assert seen["neighbour"] == [3, None, 3]
+    assert seen["beside"] >= 4
+    assert seen["after"] == 0
+
+
 def test_death_of_the_pilot(told: Any) -> None:
     """After SIGKILL of the pilot the far side kills and empties; what stays is the owner's empty directory."""
     assert told["pilot_killed"]["processes"] >= 3

@@ -232,6 +232,9 @@ class WorldAccount:
         self._world.call("account.ended")
         return self._end
 
+    def ping(self) -> None:
+        self._request("account.ping")
+
     def sample(self) -> Usage:
         self._request("account.sample")
         return self._world.usage

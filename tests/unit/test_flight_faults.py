@@ -14,7 +14,7 @@ from tests.support.world import POLICY, World, a_payload, virtual_time
 
 CALLS = (
     "journal.claimed", "plan", "credentials.obtain", "gateway.board", "account.stage_in", "environment", "account.start",
-    "account.ended", "account.fileno", "account.sample", "account.kill", "account.stage_out", "account.store_log",
+    "account.ended", "account.fileno", "account.sample", "account.ping", "account.kill", "account.stage_out", "account.store_log",
     "journal.chosen", "dispatcher.finish", "journal.delivered", "account.close",
 )  # fmt: skip
 """Every port call of a good flight, in order."""
@@ -39,6 +39,7 @@ CONTRACTS: dict[str, tuple[type[PilotError], ...]] = {
     "account.start": (errors.FarSideError, errors.PayloadStartError, errors.NoSpaceError),
     "account.ended": (errors.FarSideError,),
     "account.sample": (errors.FarSideError,),
+    "account.ping": (errors.FarSideError,),
     "account.stage_out": (errors.FarSideError, errors.StageOutError, errors.OutputMissingError, errors.ChecksumError),
     "account.store_log": (errors.FarSideError, errors.StageOutError),
 }  # fmt: skip

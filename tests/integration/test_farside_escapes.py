@@ -1,0 +1,75 @@
+"""Payloads that kill their far side to escape from it: the pilot, a child subreaper too, finds and ends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.farside_flights import processes_with
+
+PILOT = Path(__file__).resolve().parents[1] / "support" / "escape_pilot.py"
+MARK = f"farside-escape-{os.getpid()}"
+HIDDEN = """
+import os, signal, sys, time
+far_side = os.getppid()
+if os.fork(): time.sleep(300)
+os.setsid()
+if os.fork(): os._exit(0)
+BODY = '''
+import os, signal, sys, time
+os.chdir("/")
+%s
+'''
+os.chdir("/")
+os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", BODY, str(far_side), "MARK"], {})
+"""
+BODIES = {
+    # no environment, no directory, another session, deaf to TERM
+    "silent daemon": "signal.signal(15, signal.SIG_IGN); os.kill(int(sys.argv[1]), 9); time.sleep(300)",
+    "eight hoppers": """
+for _ in range(8):
+    if os.fork() == 0:
+        break
+else:
+    os.kill(int(sys.argv[1]), 9)
+while True:
+    if os.fork(): os._exit(0)
+""",
+    # kills whatever sweep comes
+    "sweep killer": """
+for _ in range(3): os.fork()
+os.kill(int(sys.argv[1]), 9)
+mine, pilot = set(), 0
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and b"farside.py\\\\0sweep" in open("/proc/%s/cmdline" % name, "rb").read(): os.kill(int(name), 9)
+        except OSError: pass
+""",
+    "stopped far side": "os.kill(int(sys.argv[1]), 19); time.sleep(300)",
+}
+
+
+def fly(run: Path, body: str) -> dict[str, Any]:
+    script = HIDDEN.replace("%s", body).replace("MARK", MARK)
+    argv = [sys.executable, str(PILOT), ":".join(sys.path), str(run), script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.parametrize("name", ["silent daemon", "eight hoppers", "sweep killer"])
+def test_nothing_escapes_by_killing_the_far_side(tmp_path: Path, name: str) -> None:
+    """Whatever a payload hides of itself before it kills its far side, the pilot ends it, and the work directory goes."""
+    told = fly(tmp_path / "run", BODIES[name])
+    assert "far side is lost" in told["error"]
+    assert (told["errors"], told["strays"], told["left"]) == ([], [], ["pilot"])
+    assert processes_with(MARK) == []
