@@ -235,82 +235,6 @@ def far_side_killed(stage: Stage, watch: Any) -> dict[str, Any]:
     return {**seen, "left": names(stage.scratch / "run"), "processes_after": processes_of(stage.alice.pw_uid)}
 
 
-HIDDEN = """
-import os, sys, time
-far_side = os.getppid()
-if os.fork(): time.sleep(300)
-os.setsid()
-if os.fork(): os._exit(0)
-os.chdir("/")
-os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", "import os, signal, time; " + sys.argv[1], str(far_side)], {})
-"""
-BODIES = {
-    "daemon": "signal.signal(15, signal.SIG_IGN); os.kill(int(__import__('sys').argv[1]), 9); time.sleep(300)",
-    "stopper": "os.kill(int(__import__('sys').argv[1]), 19); time.sleep(300)",
-    "hoppers": """
-for _ in range(8):
-    if os.fork() == 0: break
-else: os.kill(int(__import__('sys').argv[1]), 9)
-while True:
-    if os.fork(): os._exit(0)
-""",
-}
-
-
-def escapees(stage: Stage, watch: Any, wanted: tuple[str, ...] = tuple(BODIES)) -> dict[str, Any]:
-    """Daemons without environment and directory that kill or stop the far side of another account."""
-    from pilot.identity.kin import adopt
-
-    adopt()
-    told: dict[str, Any] = {}
-    for name, body in ((name, BODIES[name]) for name in wanted):
-        seen = told[name] = {"ended": "", "notes": "", "error": ""}
-        try:
-            with stage.gateway().board(payload(name), stage.credential(ALICE), watch) as account:
-                account.start(command(account, "/usr/bin/python3", "-I", "-S", "-c", HIDDEN, body))
-                try:
-                    until_ended(account, watch, 0.7)
-                    account.ping()
-                except Exception as error:
-                    seen["ended"] = str(error)
-        except Exception as error:
-            seen["error"] = f"{type(error).__name__}: {error}"
-        seen["processes"] = processes_of(stage.alice.pw_uid)
-        seen["left"] = names(stage.scratch / "run")
-    return told
-
-
-def neighbours(stage: Stage, watch: Any) -> dict[str, Any]:
-    """Two pilots with payloads of one owner: one loses its far side to its payload, the other flies on."""
-    from pilot.identity.kin import adopt
-
-    reader, writer = os.pipe()
-    go_reader, go_writer = os.pipe()
-    other = os.fork()
-    if other == 0:
-        from pilot.watch import SelectorWatch
-
-        try:
-            adopt()
-            with SelectorWatch() as own, stage.gateway().board(payload("neighbour"), stage.credential(ALICE), own) as account:
-                account.start(command(account, "/bin/sh", "-c", "setsid sleep 301 & sleep 300"))
-                while account.sample().processes < 3:
-                    pass
-                os.write(writer, b"up")
-                os.read(go_reader, 1)
-                alive = account.sample().processes
-                os.write(writer, json.dumps([alive, account.ended(), account.kill()]).encode())
-        except BaseException:
-            os.write(writer, json.dumps(traceback.format_exc()).encode())
-        os._exit(0)
-    os.read(reader, 2)
-    told = {"escapee": escapees(stage, watch, ("daemon",))["daemon"], "beside": processes_of(stage.alice.pw_uid)}
-    os.write(go_writer, b"!")
-    told["neighbour"] = json.loads(os.read(reader, 65536))
-    os.waitpid(other, 0)
-    return {**told, "after": processes_of(stage.alice.pw_uid)}
-
-
 def pilot_killed(stage: Stage, watch: Any) -> dict[str, Any]:
     """The pilot dies by SIGKILL in the middle; root looks at what is left."""
     with stage.gateway().board(payload("orphan"), stage.credential(ALICE), watch) as account:
@@ -362,8 +286,6 @@ SCENARIOS: tuple[Callable[[Stage, Any], dict[str, Any]], ...] = (
     refusals,
     no_linger,
     far_side_killed,
-    escapees,
-    neighbours,
     closed_ancestor,
     stopped_while_boarding,
     pilot_killed,
@@ -426,6 +348,9 @@ def main(root: str) -> None:
     sys.path.insert(0, str(PLACE / "lib"))
     with ExitStack() as stack:
         stack.callback(os.umask, os.umask(0o022))
+        # Under its own name too: that module stands on this one.
+        from farside_switched_escapes import escapees, neighbours
+
         import pilot.identity.glexec
         import pilot.testbed.pki
         import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
@@ -441,7 +366,7 @@ def main(root: str) -> None:
         os.chown(PLACE / "closed" / "mine", stage.pilot.pw_uid, stage.pilot.pw_gid)
         (PLACE / "closed").chmod(0o710)
         os.chown(PLACE / "closed", 0, stage.pilot.pw_gid)
-        told = {scenario.__name__: as_pilot(stage, scenario) for scenario in SCENARIOS}
+        told = {scenario.__name__: as_pilot(stage, scenario) for scenario in (escapees, neighbours, *SCENARIOS)}
         deadline = time.monotonic() + 20
         while processes_of(stage.alice.pw_uid) and time.monotonic() < deadline:
             os.sched_yield()

@@ -1,0 +1,85 @@
+"""Scenarios of `farside_switched` in which a payload attacks its far side in the owner's account."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from typing import Any
+
+from farside_switched import ALICE, Stage, command, names, payload, processes_of, until_ended
+
+HIDDEN = """
+import os, sys, time
+far_side = os.getppid()
+if os.fork(): time.sleep(300)
+os.setsid()
+if os.fork(): os._exit(0)
+os.chdir("/")
+os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", "import os, signal, time; " + sys.argv[1], str(far_side)], {})
+"""
+BODIES = {
+    "daemon": "signal.signal(15, signal.SIG_IGN); os.kill(int(__import__('sys').argv[1]), 9); time.sleep(300)",
+    "stopper": "os.kill(int(__import__('sys').argv[1]), 19); time.sleep(300)",
+    "hoppers": """
+for _ in range(8):
+    if os.fork() == 0: break
+else: os.kill(int(__import__('sys').argv[1]), 9)
+while True:
+    if os.fork(): os._exit(0)
+""",
+}
+
+
+def escapees(stage: Stage, watch: Any, wanted: tuple[str, ...] = tuple(BODIES)) -> dict[str, Any]:
+    """Daemons without environment and directory that kill or stop the far side of another account."""
+    from pilot.identity.kin import adopt
+
+    adopt()
+    told: dict[str, Any] = {}
+    for name, body in ((name, BODIES[name]) for name in wanted):
+        seen = told[name] = {"ended": "", "notes": "", "error": ""}
+        try:
+            with stage.gateway().board(payload(name), stage.credential(ALICE), watch) as account:
+                account.start(command(account, "/usr/bin/python3", "-I", "-S", "-c", HIDDEN, body))
+                try:
+                    until_ended(account, watch, 0.7)
+                    account.ping()
+                except Exception as error:
+                    seen["ended"] = str(error)
+        except Exception as error:
+            seen["error"] = f"{type(error).__name__}: {error}"
+        seen["processes"] = processes_of(stage.alice.pw_uid)
+        seen["left"] = names(stage.scratch / "run")
+    return told
+
+
+def neighbours(stage: Stage, watch: Any) -> dict[str, Any]:
+    """Two pilots with payloads of one owner: one loses its far side to its payload, the other flies on."""
+    from pilot.identity.kin import adopt
+
+    reader, writer = os.pipe()
+    go_reader, go_writer = os.pipe()
+    other = os.fork()
+    if other == 0:
+        from pilot.watch import SelectorWatch
+
+        try:
+            adopt()
+            with SelectorWatch() as own, stage.gateway().board(payload("neighbour"), stage.credential(ALICE), own) as account:
+                account.start(command(account, "/bin/sh", "-c", "setsid sleep 301 & sleep 300"))
+                while account.sample().processes < 3:
+                    pass
+                os.write(writer, b"up")
+                os.read(go_reader, 1)
+                alive = account.sample().processes
+                os.write(writer, json.dumps([alive, account.ended(), account.kill()]).encode())
+        except BaseException:
+            os.write(writer, json.dumps(traceback.format_exc()).encode())
+        os._exit(0)
+    os.read(reader, 2)
+    told = {"escapee": escapees(stage, watch, ("daemon",))["daemon"], "beside": processes_of(stage.alice.pw_uid)}
+    os.write(go_writer, b"!")
+    told["neighbour"] = json.loads(os.read(reader, 65536))
+    os.waitpid(other, 0)
+    return {**told, "after": processes_of(stage.alice.pw_uid)}
