@@ -66,6 +66,9 @@ def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--myproxy", choices=("auto", "real", "embedded"), default="auto", help="which MyProxy server")
     parser.add_argument("--binding", choices=("proxy-key", "none"), default="proxy-key", help="what one-time tokens are bound to")
     parser.add_argument("--no-pilot-role", action="store_true", help="accept Role=production only, as a PanDA server does by default")
+    parser.add_argument("--dialect", choices=("both", "v1", "classic"), default="both", help="what the dispatcher speaks (default: both)")
+    parser.add_argument("--lost-after-s", type=float, default=7200.0, help="silence after which an attempt is given up (default: 7200)")
+    parser.add_argument("--attempts", type=int, default=1, help="attempts of a job, the lost ones included (default: 1)")
     parser.add_argument("--heartbeat-s", type=int, default=5, help="heartbeat interval in the site file (default: 5)")
 
 
@@ -123,17 +126,21 @@ def _execute(options: argparse.Namespace) -> int:
 def _grid_arguments(options: argparse.Namespace) -> list[str]:
     """The options of `up`, to be handed on to `serve`."""
     arguments = ["--myproxy", options.myproxy, "--binding", options.binding, "--heartbeat-s", str(options.heartbeat_s)]
+    arguments += ["--dialect", options.dialect, "--lost-after-s", str(options.lost_after_s), "--attempts", str(options.attempts)]
     return [*arguments, "--no-pilot-role"] if options.no_pilot_role else arguments
 
 
 def _grid_options(options: argparse.Namespace) -> GridOptions:
     from pilot.model import TokenBinding
     from pilot.testbed.grid import GridOptions
+    from pilot.testbed.store_expiry import Expiry
 
     return GridOptions(
         myproxy=options.myproxy,
         binding=TokenBinding(options.binding),
         accept_pilot_role=not options.no_pilot_role,
+        dialects=("v1", "classic") if options.dialect == "both" else (options.dialect,),
+        expiry=Expiry(sent_s=min(Expiry().sent_s, options.lost_after_s), heartbeat_s=options.lost_after_s, attempts=options.attempts),
         heartbeat_s=options.heartbeat_s,
     )
 

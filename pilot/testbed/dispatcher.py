@@ -1,6 +1,8 @@
-"""The testbed's dispatcher: a strict server of PanDA's REST protocol v1, with the one-time token extension.
+"""The testbed's dispatcher: a strict server of PanDA's two dialects, with the one-time token extension.
 
-After PanDA server, server/panda.py and api/v1; behaviour and texts as measured on server 1.0.4.
+After PanDA server, server/panda.py and api/v1; behaviour and texts as measured on servers 1.0.4 (v1) and 0.8.1 (classic).
+Clients show a proxy, or a bearer token of ``server.issuer`` in ``Authorization`` with ``Origin: VO.ROLE``. A client that shows
+both is who its certificate says, as with a real server.
 """
 
 from __future__ import annotations
@@ -11,20 +13,24 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from pilot.testbed.dispatcher_classic import ClassicWorker
+from pilot.testbed.dispatcher_classic_methods import CLASSIC_METHODS, PREFIX, ClassicError, read_request, write_reply
 from pilot.testbed.dispatcher_fault_kinds import call_name
 from pilot.testbed.dispatcher_faults import Faults
 from pilot.testbed.dispatcher_methods import METHODS
 from pilot.testbed.dispatcher_mischief import Answer, misbehave
+from pilot.testbed.dispatcher_page import PAGE, PAGE_POLICY, overview
 from pilot.testbed.dispatcher_peer import Peer, identify
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer, client_chain
 from pilot.testbed.dispatcher_work import Rules, Worker
 from pilot.testbed.pki import Credential
 from pilot.testbed.store import Store
+from pilot.testbed.token_issuer import TokenIssuer, TokenRefusedError
 
 _PREFIX: Final = "/api/v1/"
+_QUEUE_DATA: Final = "/cache/schedconfig/"
 _MAX_BODY: Final = 4 * 1024 * 1024
 _JSON: Final = "application/json"
-_PAGE: Final = Path(__file__).with_name("dispatcher_page.html")
 
 
 class DispatcherServer(TlsServer):
@@ -38,7 +44,7 @@ class DispatcherServer(TlsServer):
         mailbox: directory in which other processes leave orders for faults.
 
     Attributes:
-        rules: the settings above, changeable while it runs. faults: for tests.
+        rules: the settings above, changeable while it runs. faults: for tests. issuer: of bearer tokens.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class DispatcherServer(TlsServer):
         self.store = store
         self.rules = Rules(production_dns=production_dns, myproxy=myproxy, redeemer_dn=redeemer_dn)
         self.faults = Faults(mailbox)
+        self.issuer = TokenIssuer()
         self.worker = Worker(store=store, rules=self.rules)
         self.cert_dir = cert_dir
         self.voms_dir = voms_dir
@@ -72,6 +79,10 @@ class _BadRequestError(Exception):
         self.status = status
 
 
+def _forbidden(method: str) -> _BadRequestError:
+    return _BadRequestError(403, f"ERROR : method {method} is forbidden")
+
+
 class _Handler(TlsHandler):
     server: DispatcherServer
     _peer: Peer | None = None
@@ -81,7 +92,7 @@ class _Handler(TlsHandler):
         """Answer a GET."""
         path = urlsplit(self.path).path
         if path == "/":
-            self.reply(200, _PAGE.read_bytes(), "text/html; charset=utf-8", {"Content-Security-Policy": _PAGE_POLICY})
+            self.reply(200, PAGE.read_bytes(), "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
         elif path == "/jobs.json":
             self.reply(200, json.dumps(overview(self.server.store)).encode(), _JSON)
         else:
@@ -103,24 +114,47 @@ class _Handler(TlsHandler):
 
     def _answered(self, verb: str, path: str, body: bytes) -> Answer:
         try:
-            return 200, self._answer(verb, path, body)
+            if path.startswith(_QUEUE_DATA):
+                return self._queue_data(path)
+            return self._classic(path, body) if path.startswith(PREFIX) else (200, self._answer(verb, path, body))
         except _BadRequestError as error:
             return error.status, str(error).encode()
 
+    def _classic(self, path: str, body: bytes) -> Answer:
+        name = path.removeprefix(PREFIX)
+        if name not in CLASSIC_METHODS or "classic" not in self.server.worker.rules.dialects:
+            raise _forbidden(name)
+        peer = self._identify()
+        try:
+            given = read_request(body, self.headers.get("Content-Type"), urlsplit(self.path).query)
+            found = ClassicWorker(worker=self.server.worker).work(name, given, peer)
+        except ClassicError as error:
+            self.close_connection = True
+            raise _BadRequestError(500, str(error)) from error
+        return 200, *write_reply(CLASSIC_METHODS[name], found, self.headers.get("Accept"))
+
+    def _queue_data(self, path: str) -> Answer:
+        """The cache of queue data: ``/cache/schedconfig/QUEUE.all.json``, for everybody."""
+        found = self.server.rules.queue_data.get(path.removeprefix(_QUEUE_DATA).removesuffix(".all.json"))
+        if found is None:
+            raise _BadRequestError(404, "not found")
+        return 200, json.dumps(found).encode(), _JSON
+
     def _state(self, body: bytes) -> str:
         """The state that a report tells; empty for other calls, and for what cannot be read."""
+        classic = self.path.startswith(PREFIX)
         try:
-            given = self._arguments(body)
-        except _BadRequestError:
+            given = read_request(body, self.headers.get("Content-Type"), "") if classic else self._arguments(body)
+        except (_BadRequestError, ClassicError):
             return ""
         return str(given.get("job_status") or given.get("state") or "")
 
     def _answer(self, verb: str, path: str, body: bytes) -> bytes:
         name = path.removeprefix(_PREFIX)
-        if not path.startswith(_PREFIX) or name not in METHODS:
-            raise _BadRequestError(403, f"ERROR : method {path.rpartition('/')[2]} is forbidden")
-        given = METHODS[name].cast(parse_qs(urlsplit(self.path).query)) if verb == "GET" else self._arguments(body)
+        if not path.startswith(_PREFIX) or name not in METHODS or "v1" not in self.server.worker.rules.dialects:
+            raise _forbidden(path.rpartition("/")[2])
         peer = self._identify()
+        given = METHODS[name].cast(parse_qs(urlsplit(self.path).query)) if verb == "GET" else self._arguments(body)
         found = self.server.worker.work(name, verb, given, peer)
         # Both headers are compared with exactly this value; otherwise the reply is Python's own notation.
         wants_json = _JSON in (self.headers.get("Accept"), self.headers.get("Content-Type"))
@@ -131,7 +165,15 @@ class _Handler(TlsHandler):
             self._peer = identify(client_chain(self.connection), self.server.cert_dir, self.server.voms_dir)
             self._known_peer = True
         # A chain that grid rules forbid is as good as none.
-        return self._peer or Peer()
+        shown = self._peer or Peer()
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if shown.dn or not scheme:
+            return shown
+        try:
+            bearer = self.server.issuer.verify(token.strip() if scheme.lower() == "bearer" else "", self.headers.get("Origin"))
+        except TokenRefusedError as error:
+            raise _BadRequestError(403, f"ERROR : Token authentication failed. {error}") from error
+        return Peer(dn=bearer.name, fqans=(bearer.fqan,))
 
     def _body(self) -> bytes:
         """The request's body; one in chunks counts as empty, as with the real server."""
@@ -156,38 +198,6 @@ class _Handler(TlsHandler):
         if not isinstance(given, dict):
             raise _BadRequestError(500, "ERROR : received invalid JSON : not an object")
         return given
-
-
-_PAGE_POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
-
-
-def overview(store: Store) -> dict[str, Any]:
-    """What the page shows; times in seconds since the epoch. Holds no secret."""
-    jobs = [
-        {
-            "id": job.id,
-            "attempt": job.attempt,
-            "state": job.state,
-            "owner": job.owner,
-            "label": job.label,
-            "command": job.command,
-            "pilot": job.pilot,
-            "node": job.node,
-            "diagnosis": job.diagnosis or job.arguments.get("pilot_error_diag", ""),
-            "error_code": job.arguments.get("pilot_error_code", 0),
-            "exit_code": job.arguments.get("trans_exit_code"),
-            "stage": job.arguments.get("job_sub_status", ""),
-            "timing": job.arguments.get("pilot_timing", ""),
-            "metrics": job.arguments.get("job_metrics", ""),
-            "outputs": job.arguments.get("job_output_report", ""),
-            "created": job.created,
-            "assigned": job.assigned,
-            "modified": job.modified,
-            "heartbeats": [{"at": beat["at"], "state": beat["state"]} for beat in store.heartbeats(job.id)],
-        }
-        for job in store.jobs()
-    ]
-    return {"jobs": jobs, "pilots": store.pilots(), "audit": store.audit()}
 
 
 def _unzip(body: bytes) -> bytes:

@@ -123,9 +123,28 @@ METHODS: Final[dict[str, Method]] = {
     "pilot/update_job": Method(verb="POST", arguments=_UPDATE, production=True),
     "pilot/get_job_status": Method(verb="GET", arguments=(("job_ids", _LIST, _REQUIRED), ("timeout", _INT, 60))),
     "job/kill": Method(verb="POST", arguments=(("job_ids", _LIST, _REQUIRED), ("timeout", _INT, 60)), production=True),
+    "pilot/update_jobs_bulk": Method(
+        verb="POST", arguments=(("job_list", _LIST, _REQUIRED), ("harvester_id", _STR, None)), production=True
+    ),
+    "pilot/update_worker_status": Method(
+        verb="POST",
+        arguments=(
+            *(("worker_id", _ANY, _REQUIRED), ("harvester_id", _ANY, _REQUIRED), ("status", _ANY, _REQUIRED)),
+            *(("timeout", _INT, 60), ("node_id", _ANY, None)),
+        ),
+        production=True,
+    ),
+    "creds/get_proxy": Method(verb="GET", arguments=_optional(_STR, "role", "dn")),
+    "job/get_status": Method(verb="GET", arguments=(("job_ids", _LIST, _REQUIRED), ("timeout", _INT, 60))),
+    "job/set_debug_mode": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("mode", _BOOL, _REQUIRED)), production=True),
     "job/set_command": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("command", _STR, _REQUIRED)), production=True),
     "system/is_alive": Method(verb="GET", arguments=(), secure=False),
     "testbed-token/renew": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("attempt_nr", _INT, _REQUIRED))),
     "testbed-token/redeem": Method(verb="POST", arguments=(("username", _STR, _REQUIRED), ("passphrase", _STR, _REQUIRED))),
 }
 """Methods by path below ``/api/v1/``. The two of ``testbed-token`` are this project's extension."""
+
+
+def kinds_of(path: str, name: str) -> Kinds:
+    """The types that an argument of a method may have."""
+    return next(kinds for argument, kinds, _ in METHODS[path].arguments if argument == name)

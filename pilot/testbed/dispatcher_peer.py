@@ -19,6 +19,7 @@ from pilot.credentials.values import Findings
 from pilot.credentials.voms import check_attributes
 
 _PRODUCTION = re.compile(r"/[^/]+/Role=production")
+_NUMBER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,24 @@ class Peer:
     def is_production(self, production_dns: tuple[str, ...]) -> bool:
         """The role check of v1: Role=production, or a DN that contains a listed text (PanDA server, api/v1/common.py)."""
         return any(_PRODUCTION.match(fqan) for fqan in self.fqans) or any(listed in self.dn for listed in production_dns if listed)
+
+    def is_classic_pilot(self, vos: tuple[str, ...], listed_dns: tuple[str, ...], *, strict: bool = False) -> bool:
+        """The role check of the classic dialect (PanDA server 0.8.1, jobdispatcher/JobDispatcher.py).
+
+        Args:
+            vos: VOs of which any attribute will do. strict: not any attribute, but a role; asked for together with a proxy key.
+        """
+        roles = tuple(f"/{vo}/Role={role}" for vo in vos for role in ("production", "pilot"))
+        wanted = roles if strict else tuple(f"/{vo}" for vo in vos)
+        return self.is_production(listed_dns) or any(
+            fqan == start or fqan.startswith(f"{start}/") for fqan in self.fqans for start in wanted
+        )
+
+
+def short_name(dn: str) -> str:
+    """The name by which a server lists a client: the last CN that is no number and no mark of a proxy."""
+    names = [part for part in re.findall(r"/CN=([^/]*)", dn) if not _NUMBER.fullmatch(part) and part not in ("proxy", "limited proxy")]
+    return names[-1] if names else dn
 
 
 def identify(chain: tuple[x509.Certificate, ...], cert_dir: Path, voms_dir: Path | str = "") -> Peer | None:

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from pilot.testbed.dispatcher_jobs import job_definition, token_fields
 from pilot.testbed.dispatcher_methods import METHODS, ArgumentError
-from pilot.testbed.dispatcher_peer import Peer
+from pilot.testbed.dispatcher_peer import Peer, short_name
 from pilot.testbed.store import Claim, JobView, RefusedError, Store, StoreError
 from pilot.testbed.store_tokens import Minted
 
 NO_ROLE: Final = "no production/pilot role in VOMS FQANs or non pilot owner"
 ROLE_REQUIRED: Final = "production or pilot role required"
 INSECURE: Final = "SSL secure connection is required"
-_STATES: Final = ("running", "failed", "finished", "holding", "starting", "transferring")
+STATES: Final = ("running", "failed", "finished", "holding", "starting", "transferring")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +28,20 @@ class Rules:
     """``host:port`` that goes out with payloads; empty: no token extension."""
     redeemer_dn: str = ""
     """DN of the only client that may redeem tokens: the MyProxy server's host certificate."""
+    dialects: tuple[str, ...] = ("v1", "classic")
+    """Real servers speak both from 0.6.0 to 0.8.1, only v1 from 1.0.0 on, only classic before."""
+    classic_vos: tuple[str, ...] = ("atlas", "osg", "cms", "ams")
+    """VOs of which any attribute makes a pilot in the classic dialect."""
+    proxy_readers: tuple[str, ...] = ()
+    """Texts; a client whose DN contains one may have owners' proxies."""
+    proxies: Callable[[str, str], str] = field(default=lambda _owner, _role: "")
+    """Gives an owner's proxy as PEM text for DN and role; empty: there is none."""
+    queue_data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is known of each queue, by name."""
+
+    def may_read_proxies(self, dn: str) -> bool:
+        """Tell whether a client is on the list of those who may have owners' proxies."""
+        return any(listed in dn for listed in self.proxy_readers if listed)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +68,11 @@ class Worker:
             "pilot/acquire_jobs": self._acquire,
             "pilot/update_job": self._update,
             "pilot/get_job_status": self._status,
+            "pilot/update_jobs_bulk": self._update_bulk,
+            "pilot/update_worker_status": self._worker_status,
+            "creds/get_proxy": self._proxy,
+            "job/get_status": self._job_status,
+            "job/set_debug_mode": self._debug,
             "job/kill": self._kill,
             "job/set_command": self._command,
             "system/is_alive": self._alive,
@@ -86,7 +105,7 @@ class Worker:
                 assigned = self.store.assign(claim, with_token=bool(self.rules.myproxy))
                 if assigned is None:
                     break
-                definitions.append(self._definition(*assigned))
+                definitions.append(self.definition(*assigned))
         except RefusedError as error:
             if not definitions:
                 return envelope(success=False, message=str(error))
@@ -94,7 +113,8 @@ class Worker:
             return envelope(success=False, message="No jobs in PanDA")
         return envelope(data={"StatusCode": 0, "jobs": definitions})
 
-    def _definition(self, job: JobView, minted: Minted | None) -> dict[str, Any]:
+    def definition(self, job: JobView, minted: Minted | None) -> dict[str, Any]:
+        """The job definition as it is sent."""
         sent = sum(other.state == "sent" for other in self.store.jobs())
         definition = job_definition(job, sent=sent)
         if minted is not None:
@@ -103,7 +123,7 @@ class Worker:
 
     def _update(self, arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         state = arguments["job_status"]
-        if state not in _STATES:
+        if state not in STATES:
             return envelope(success=False, message=f"Invalid job status: {state}", data={"StatusCode": 50})
         said = {name: value for name, value in arguments.items() if value not in (None, "")}
         try:
@@ -111,7 +131,7 @@ class Worker:
         except StoreError:
             return envelope(message="Database error", data={"StatusCode": 30})
         data: dict[str, Any] = {"StatusCode": 0}
-        if "debug" in command:
+        if "debug" in command.split(","):
             data["pilotSecrets"] = "{}"
         return envelope(data=data | {"command": command})
 
@@ -122,6 +142,44 @@ class Worker:
             state, attempt = ("not found", 0) if job is None else (job.state, job.attempt)
             found.append({"job_id": job_id, "status": state, "attempt_number": attempt})
         return envelope(data=found)
+
+    def _update_bulk(self, arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        replies = []
+        for job in arguments["job_list"]:
+            try:
+                replies.append(self._update(METHODS["pilot/update_job"].bind(job), peer))
+            except ArgumentError as error:
+                replies.append(envelope(success=False, message=str(error)))
+            except TypeError as error:
+                return envelope(success=False, message=str(error), data=[])
+        return envelope(data=replies)
+
+    def _worker_status(self, arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        if arguments["status"] not in ("started", "finished"):
+            return envelope(success=False, message="Invalid worker state. The worker state has to be in ('started', 'finished')")
+        return envelope()
+
+    def _proxy(self, arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        if not self.rules.may_read_proxies(peer.dn):
+            message = f"failed: '{short_name(peer.dn)}' not in authorized users with 'p' in DOMA_PANDAMETA.USERS.GRIDPREF to get proxy"
+            return envelope(success=False, message=message)
+        owner = arguments["dn"] or peer.dn
+        proxy = self.rules.proxies(owner, arguments["role"] or "")
+        if not proxy:
+            return envelope(success=False, message=f"'proxy' not found for {owner}")
+        return envelope(data={"user_proxy": proxy})
+
+    def _job_status(self, arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        found = []
+        for job_id in arguments["job_ids"]:
+            job = self.store.job(job_id) if isinstance(job_id, int) else None
+            found.append({"status": "unknown", "command": "tobekilled"} if job is None else {"status": job.state, "command": job.command})
+        return envelope(data=found)
+
+    def _debug(self, arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
+        known = self.store.set_debug(arguments["job_id"], on=arguments["mode"])
+        # A real server answers success: false although it worked (measured on 1.0.4).
+        return envelope(success=False, message="Succeeded" if known else "job not found")
 
     def _kill(self, arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         return envelope(data=[isinstance(job_id, int) and self.store.kill(job_id) for job_id in arguments["job_ids"]])

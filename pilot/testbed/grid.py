@@ -23,6 +23,7 @@ from pilot.testbed.myproxy_real import RealMyProxy, missing_parts
 from pilot.testbed.pki import Authority, Credential, make_proxy, write_private
 from pilot.testbed.storage import StorageServer
 from pilot.testbed.store import Store
+from pilot.testbed.store_expiry import Expiry
 
 PILOT_DN = "/DC=test/DC=example/OU=Robots/CN=Robot - Pilot Factory"
 ALICE_DN = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
@@ -40,6 +41,10 @@ class GridOptions:
     binding: TokenBinding = TokenBinding.PROXY_KEY
     accept_pilot_role: bool = True
     """False drops the pilot's DN from the dispatcher's list, so that only Role=production counts, as on a real server."""
+    dialects: tuple[str, ...] = ("v1", "classic")
+    """What the dispatcher speaks."""
+    expiry: Expiry = field(default_factory=Expiry)
+    """When the dispatcher gives up a silent attempt."""
     heartbeat_s: int = 5
     roles: tuple[str, ...] = ("/testvo/Role=pilot",)
     """VOMS attributes of the pilot's proxy."""
@@ -54,6 +59,7 @@ class Grid:
     Attributes (after entering):
         authority, voms: to issue further credentials. robot: the pilot's certificate. owners: DN to certificate.
         store: jobs. dispatcher, storage, myproxy: the servers. site_file: configuration for pilots. pilot_proxy: a proxy for them.
+        pilot_token: file with a bearer token for them.
     """
 
     def __init__(self, directory: Path, options: GridOptions | None = None) -> None:
@@ -80,7 +86,7 @@ class Grid:
         self.robot = self.authority.user(PILOT_DN)
         self.owners = {dn: self.authority.user(dn) for dn in self.options.owners}
         self.pilot_proxy = self.new_pilot_proxy().write(self.directory / "pilot-proxy.pem")
-        self.store = Store(self.directory / "dispatcher.sqlite", binding=self.options.binding)
+        self.store = Store(self.directory / "dispatcher.sqlite", binding=self.options.binding, expiry=self.options.expiry)
         self._stack.callback(self.store.close)
         self._start_servers()
         for dn, credential in self.owners.items():
@@ -104,10 +110,25 @@ class Grid:
                 mailbox=self.directory / "faults",
             )
         )
+        self._set_rules()
         self.storage = self._stack.enter_context(StorageServer(self.directory / "storage", host, certificates))
         self.myproxy = self._myproxy(myproxy_host)
         self._stack.enter_context(self.myproxy)
         self.dispatcher.rules.myproxy = self.myproxy.server
+
+    def _set_rules(self) -> None:
+        rules = self.dispatcher.rules
+        rules.dialects = self.options.dialects
+        rules.proxy_readers = (PILOT_DN,)
+        rules.proxies = self._proxy_of
+        rules.queue_data = {QUEUE: queue_data()}
+        token = self.dispatcher.issuer.issue(PILOT_DN, f"{VO}/pilot")
+        self.pilot_token = write_private(self.directory / "pilot-token", token.encode())
+
+    def _proxy_of(self, dn: str, _role: str) -> str:
+        """A proxy of an owner, as a server with a proxy cache hands it out."""
+        owner = self.owners.get(dn)
+        return "" if owner is None else self.owner_proxy(owner).pem().decode()
 
     def _myproxy(self, host: Credential) -> RealMyProxy | EmbeddedMyProxy:
         certificates, voms_dir = self.authority.cert_dir, self.authority.voms_dir
@@ -164,6 +185,8 @@ class Grid:
             "ca_dir": str(self.authority.cert_dir),
             "voms_dir": str(self.authority.voms_dir),
             "pilot_proxy": str(self.pilot_proxy),
+            "pilot_token": str(self.pilot_token),
+            "token_origin": f"{VO}.pilot",
             "site_config": str(self.site_file),
             "queue": QUEUE,
             "owners": list(self.owners),
@@ -172,3 +195,24 @@ class Grid:
     def write_facts(self, **further: object) -> Path:
         """Leave `facts`, with some further ones, in the testbed's directory."""
         return write_private(self.directory / "testbed.json", json.dumps(self.facts() | further, indent=1).encode())
+
+
+def queue_data() -> dict[str, Any]:
+    """The testbed's queue as PanDA's cache describes one (field names of pilot3, info/queuedata.py)."""
+    return {
+        "nickname": QUEUE,
+        "panda_resource": QUEUE,
+        "state": "ACTIVE",
+        "status": "online",
+        "type": "unified",
+        "corecount": 1,
+        "maxrss": 4000,
+        "maxwdir": 20000,
+        "maxtime": 86400,
+        "maxinputsize": 10000,
+        "timefloor": 60,
+        "copytools": {"http": {}},
+        "acopytools": {"pr": ["http"], "pw": ["http"], "pl": ["http"]},
+        "astorages": {"pr": ["TESTBED_DISK"], "pw": ["TESTBED_DISK"], "pl": ["TESTBED_DISK"]},
+        "params": {},
+    }

@@ -18,8 +18,10 @@ import msgspec
 
 from pilot.model import Secret, TokenBinding
 from pilot.myproxy.token import RSA_BITS
-from pilot.testbed import store_tokens
+from pilot.testbed import store_expiry, store_notes, store_tokens
 from pilot.testbed.pki import write_private
+from pilot.testbed.store_expiry import Expiry
+from pilot.testbed.store_matching import fits
 from pilot.testbed.store_settle import settle
 from pilot.testbed.store_spec import JobSpec
 from pilot.testbed.store_tokens import ACTIVE, Minted
@@ -27,14 +29,6 @@ from pilot.testbed.store_tokens import ACTIVE, Minted
 FINAL = ("finished", "failed", "cancelled")
 _TOO_LONG = {"pilot_timing": 100, "cpu_consumption_unit": 128, "scheduler_id": 128}
 """Columns for which a longer value is a database error at real servers (measured on 1.0.4)."""
-_SENT_LIMIT_S = 1800.0
-_HEARTBEAT_LIMIT_S = 7200.0
-_LABELS = {
-    "user": frozenset({"user", "panda", "install"}),
-    "managed": frozenset({"managed", "test", "prod_test", "install"}),
-    "unified": frozenset({"managed", "test", "prod_test", "install", "user", "panda"}),
-}
-"""Classes handed out for a prodSourceLabel; no label is the same as ``managed`` (PanDA server, job_complex_module.py)."""
 _PROXY_TAIL = re.compile(r"(?:/CN=(?:limited )?proxy)+$")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -45,11 +39,6 @@ CREATE TABLE IF NOT EXISTS jobs (
   heartbeats INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, assigned REAL, modified REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS heartbeats (job INTEGER NOT NULL, attempt INTEGER, at REAL NOT NULL, state TEXT NOT NULL, stage TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS pilots (
-  dn TEXT NOT NULL, node TEXT NOT NULL, queue TEXT NOT NULL, first REAL NOT NULL, last REAL NOT NULL,
-  asked INTEGER NOT NULL, got INTEGER NOT NULL, PRIMARY KEY (dn, node, queue)
-);
-CREATE TABLE IF NOT EXISTS audit (at REAL NOT NULL, event TEXT NOT NULL, job INTEGER NOT NULL, text TEXT NOT NULL);
 """
 
 
@@ -115,6 +104,7 @@ class Store:
         clock: seconds since the epoch. binding: of the tokens minted. token_lifetime_s: at most 600.
         renewal_pause_s: shortest time between two renewals for one attempt.
         settle_at_once: False leaves ended jobs in ``holding`` until `settle_all`, as a real server does for some minutes.
+        expiry: when a silent attempt is given up (``store.expiry``, changeable).
     """
 
     def __init__(
@@ -126,12 +116,14 @@ class Store:
         token_lifetime_s: float = store_tokens.LONGEST_LIFETIME_S,
         renewal_pause_s: float = 1.0,
         settle_at_once: bool = True,
+        expiry: Expiry | None = None,
     ) -> None:
         self.binding = binding
         self._clock = clock
         self._lifetime_s = token_lifetime_s
         self._renewal_pause_s = renewal_pause_s
         self._settle_at_once = settle_at_once
+        self.expiry = expiry or Expiry()
         self._changed = threading.Condition(threading.RLock())
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._key = _private_key(path.with_name(path.name + ".key"))
@@ -139,7 +131,7 @@ class Store:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_SCHEMA + store_tokens.SCHEMA)
+        self._db.executescript(_SCHEMA + store_notes.SCHEMA + store_expiry.SCHEMA + store_tokens.SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -188,6 +180,14 @@ class Store:
                 db.execute("UPDATE jobs SET command = ? WHERE id = ? AND state NOT IN (?, ?, ?)", (command, job_id, *FINAL)).rowcount == 1
             )
 
+    def set_debug(self, job_id: int, *, on: bool) -> bool:
+        """Switch debug mode: the command ``debug`` comes before any other; False if the job is unknown or over."""
+        job = self.job(job_id)
+        if job is None:
+            return False
+        words = [word for word in job.command.split(",") if word not in ("", "debug")]
+        return self.set_command(job_id, ",".join(["debug", *words] if on else words))
+
     def jobs(self) -> tuple[JobView, ...]:
         """All jobs by id."""
         with self._changed:
@@ -211,6 +211,15 @@ class Store:
         """Security events: ``at``, ``event``, ``job``, ``text``."""
         return self._rows("SELECT * FROM audit ORDER BY rowid")
 
+    def attempts(self) -> tuple[dict[str, Any], ...]:
+        """Attempts that were given up: ``job``, ``attempt``, ``pilot``, ``node``, ``assigned``, ``ended``, ``diagnosis``."""
+        return self._rows("SELECT * FROM attempts ORDER BY ended, job")
+
+    def expire(self) -> None:
+        """Give up attempts whose pilots are silent; happens by itself with each request for work."""
+        with self._writing() as db:
+            store_expiry.expire(db, self.expiry, self._clock())
+
     def wait_for(self, predicate: Callable[[tuple[JobView, ...]], bool], timeout_s: float) -> bool:
         """Wait until the jobs satisfy a predicate; False at the time limit. Changes by another process are not noticed."""
         deadline = time.monotonic() + timeout_s
@@ -227,10 +236,10 @@ class Store:
         """
         now = self._clock()
         with self._writing() as db:
-            self._expire(db, now)
-            _note_pilot(db, claim, now)
+            store_expiry.expire(db, self.expiry, now)
+            store_notes.note_pilot(db, claim, now)
             row = next(
-                (row for row in db.execute("SELECT * FROM jobs WHERE state = 'activated' ORDER BY id") if _fits(_view(row), claim)), None
+                (row for row in db.execute("SELECT * FROM jobs WHERE state = 'activated' ORDER BY id") if fits(_view(row), claim)), None
             )
             if row is None:
                 return None
@@ -295,10 +304,12 @@ class Store:
         with self._writing() as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
             last = db.execute("SELECT max(created) FROM tokens WHERE job = ? AND attempt = ?", (job_id, attempt)).fetchone()[0]
-            refusal = self._renewal_refusal(row, attempt, dn, public_key, None if last is None else now - last)
+            age_s = None if last is None else now - last
+            asker = (dn, public_key)
+            refusal = store_tokens.renewal_refusal(row, attempt, asker, self.binding, age_s=age_s, pause_s=self._renewal_pause_s)
             if not refusal:
                 return store_tokens.mint(db, self._key, row, self.binding, now=now, lifetime_s=self._lifetime_s)
-            _audit(db, now, "token.renewal-refused", job_id, f"{dn}: {refusal}")
+            store_notes.audit(db, now, "token.renewal-refused", job_id, f"{dn}: {refusal}")
         raise RefusedError(refusal)
 
     def redeem(self, username: str, passphrase: str | Secret[str], *, allowed: bool = True) -> bool:
@@ -307,7 +318,7 @@ class Store:
         now = self._clock()
         with self._writing() as db:
             found = store_tokens.redeem(db, self._key, username, secret, now=now) if allowed else store_tokens.STRANGER
-            _audit(db, now, found.event, found.job, username)
+            store_notes.audit(db, now, found.event, found.job, username)
         return found.accepted
 
     # ---------------------------------------------------------------------------------------------------- insides
@@ -333,60 +344,12 @@ class Store:
         verdict = settle(job.spec, job.log, job.reported, str(job.arguments.get("job_output_report") or ""))
         db.execute("UPDATE jobs SET state = ?, diagnosis = ? WHERE id = ?", (verdict.state, verdict.diagnosis, job_id))
 
-    def _renewal_refusal(self, row: sqlite3.Row | None, attempt: int, dn: str, public_key: bytes, age_s: float | None) -> str:
-        if row is None or row["attempt"] != attempt or row["state"] not in ACTIVE:
-            return "this attempt does not run"
-        if row["pilot"] != dn or age_s is None:
-            return "no token of this attempt was ever handed to this pilot"
-        if self.binding is TokenBinding.PROXY_KEY and row["public_key"] != public_key:
-            return "the attempt was claimed with the key of another proxy"
-        return "asked too soon after the last token" if age_s < self._renewal_pause_s else ""
-
-    def _expire(self, db: sqlite3.Connection, now: float) -> None:
-        """Give up attempts whose pilots are silent (PanDA server, daemons/scripts/copyArchive.py)."""
-        for states, limit_s, diagnosis in (
-            ("('sent')", _SENT_LIMIT_S, "sent job expired: no report within 30 minutes"),
-            ("('starting', 'running')", _HEARTBEAT_LIMIT_S, "lost heartbeat"),
-        ):
-            db.execute(
-                f"UPDATE jobs SET state = 'failed', diagnosis = ? WHERE state IN {states} AND modified < ?", (diagnosis, now - limit_s)
-            )
-
 
 def _view(row: sqlite3.Row) -> JobView:
     values = {name: row[name] for name in row.keys() if name != "public_key"}  # noqa: SIM118 (a Row iterates over its values)
     values["spec"] = msgspec.json.decode(row["spec"], type=JobSpec)
     values["arguments"] = msgspec.json.decode(row["arguments"])
     return JobView(**values)
-
-
-def _fits(job: JobView, claim: Claim) -> bool:
-    """The server's matching: site, class, owner, and what the slot offers (0: not said)."""
-    label = claim.label or "managed"
-    limits = job.spec.limits
-    offers = (
-        (limits.memory_mb, claim.memory_mb),
-        (limits.disk_mb, claim.disk_mb),
-        (limits.wall_s, claim.remaining_s),
-    )
-    return (
-        job.queue in ("", claim.queue)
-        and job.label in _LABELS.get(label, frozenset({label}))
-        and claim.owner in ("", job.username)
-        and all(not offered or needed <= offered for needed, offered in offers)
-    )
-
-
-def _note_pilot(db: sqlite3.Connection, claim: Claim, now: float) -> None:
-    db.execute(
-        "INSERT INTO pilots VALUES (?, ?, ?, ?, ?, 1, 0) "
-        "ON CONFLICT (dn, node, queue) DO UPDATE SET last = excluded.last, asked = asked + 1",
-        (claim.dn, claim.node, claim.queue, now, now),
-    )
-
-
-def _audit(db: sqlite3.Connection, now: float, event: str, job_id: int, text: str) -> None:
-    db.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", (now, event, job_id, text[:1000]))
 
 
 def _private_key(path: Path) -> bytes:

@@ -233,7 +233,7 @@ def test_page_and_its_data_hold_no_token(server, store, contexts) -> None:
     found = json.loads(data)
     assert (status, kind) == (200, "application/json")
     assert found["jobs"][0]["heartbeats"][0]["state"] == "running"
-    assert set(found) == {"jobs", "pilots", "audit"}
+    assert set(found) == {"jobs", "lost", "pilots", "audit"}
     assert b"myproxyToken" not in data
 
 

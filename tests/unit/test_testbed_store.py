@@ -232,7 +232,7 @@ def test_silent_pilots_are_given_up(store, clock, key) -> None:
     assert [job.state for job in store.jobs()] == ["failed", "running"]
     clock.now += 7200
     store.assign(claim(key), with_token=False)
-    assert store.job(2).diagnosis == "lost heartbeat"
+    assert store.job(2).diagnosis.startswith("lost heartbeat")
 
 
 def test_wait_for_wakes_at_the_change(store, key) -> None:
