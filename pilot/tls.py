@@ -75,6 +75,7 @@ def client_context(trust: EndpointTrust, credential: PilotCredential | None) -> 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # who the server is was checked once
     try:
         _load_trust(context, trust)
     except (OSError, ValueError) as error:

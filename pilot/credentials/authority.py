@@ -13,9 +13,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from pilot.credentials.keys import is_weak
 from pilot.credentials.kinds import proxy_kind
 from pilot.credentials.names import oneline
 from pilot.credentials.namespaces import namespace_of
@@ -26,9 +26,11 @@ from pilot.credentials.values import AuthorityFiles, CrlMode, Findings, TrustSto
 _MAX_DEPTH: Final = 8
 _SKEW: Final = timedelta(minutes=5)
 _HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
-_CA_EXTENSIONS: Final = frozenset(
-    {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.EXTENDED_KEY_USAGE}
+_CA_EXTENSIONS: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.CERTIFICATE_POLICIES})
+_ALWAYS_CRITICAL: Final = frozenset(
+    {ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT}
 )
+"""RFC 5280 sections 4.2.1.10, 5.2.4, 5.2.5: who leaves the mark away does not change that they take something away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,17 @@ def basic_constraints(cert: x509.Certificate) -> x509.BasicConstraints:
 
 
 def unknown_critical(extensions: x509.Extensions, known: frozenset[x509.ObjectIdentifier]) -> list[str]:
-    """The critical extensions that are not in the set of known ones, as dotted numbers."""
-    return [extension.oid.dotted_string for extension in extensions if extension.critical and extension.oid not in known]
+    """The extensions that are critical, or have to be, and are not in the set of known ones, as dotted numbers."""
+    return [found.oid.dotted_string for found in extensions if (found.critical or found.oid in _ALWAYS_CRITICAL) and found.oid not in known]
 
 
-def is_weak(key: CertificatePublicKeyTypes) -> bool:
-    """True for a key that nobody should trust any more, or of a kind that grids do not use."""
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size < 2048
-    return not (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in ("secp256r1", "secp384r1", "secp521r1"))
+def forbids_clients(cert: x509.Certificate) -> bool:
+    """True if the extended key usage leaves no room for the client of a connection (RFC 5280 section 4.2.1.12)."""
+    try:
+        purposes = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return not {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(purposes)
 
 
 def check_validity(cert: x509.Certificate, position: str, judge: Judge) -> None:
@@ -131,6 +135,8 @@ def check_path(cert: x509.Certificate, position: str, judge: Judge) -> tuple[x50
         The authorities from the issuer to the root; empty, with refusals in the findings, if the signatures do not lead to a root.
     """
     links, rooted = _climb(cert, position, judge)
+    if links and cert.subject == cert.issuer:
+        judge.findings.refuse("authority", position, "has the name of its own authority")
     for below, link in enumerate(links):
         with judge.findings.guard(link.above):
             _check_authority(link.issuer, below, link.above, judge)
@@ -209,8 +215,6 @@ def _check_policy(link: _Link, judge: Judge) -> None:
     """Refuse a subject outside what the signing policy, with the namespaces where they are present, leave to its authority."""
     name, subject, files = oneline(link.issuer.subject), oneline(link.child.subject), link.files
     refuse = judge.findings.refuse
-    if link.child.subject == link.issuer.subject:
-        return
     if files.signing_policy is None:
         refuse("policy-missing", link.above, "has no signing policy in the CA directory")
     else:

@@ -16,14 +16,15 @@ from pilot.credentials.authority import (
     Judge,
     basic_constraints,
     check_validity,
-    is_weak,
+    forbids_clients,
     issued_by,
     key_usage,
     names_key_of,
     unknown_critical,
 )
 from pilot.credentials.der import OCTET_STRING, DerError, Reader
-from pilot.credentials.kinds import DRAFT_INFO, PROXY_CERT_INFO, is_legacy_limited, proxy_kind
+from pilot.credentials.keys import is_weak
+from pilot.credentials.kinds import DRAFT_INFO, END_ENTITY_EXTENSIONS, PROXY_CERT_INFO, is_legacy_limited, proxy_kind
 from pilot.credentials.names import oneline
 from pilot.credentials.values import PathPart
 
@@ -31,15 +32,6 @@ _INHERIT_ALL: Final = "1.3.6.1.5.5.7.21.1"
 _INDEPENDENT: Final = "1.3.6.1.5.5.7.21.2"
 _LIMITED: Final = "1.3.6.1.4.1.3536.1.1.1.9"
 
-_ENTITY_EXTENSIONS: Final = frozenset(
-    {
-        ExtensionOID.BASIC_CONSTRAINTS,
-        ExtensionOID.KEY_USAGE,
-        ExtensionOID.EXTENDED_KEY_USAGE,
-        ExtensionOID.CERTIFICATE_POLICIES,
-        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    }
-)
 _PROXY_EXTENSIONS: Final = frozenset(
     {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE, PROXY_CERT_INFO, DRAFT_INFO}
 )
@@ -167,7 +159,7 @@ def _check_proxy(certificates: tuple[x509.Certificate, ...], index: int, above: 
         _check_proxy_name(cert, position, judge)
         _check_proxy_extensions(cert, position, judge)
         if is_weak(cert.public_key()):
-            refuse("weak-key", position, "its key is too weak: RSA of 2048 bits or a NIST curve is needed")
+            refuse("weak-key", position, "its key is too weak: RSA of 2048 to 8192 bits or a NIST curve is needed")
     with judge.findings.guard(position):
         limited = _check_info(cert, index, position, judge, legacy=legacy)
         # A proxy above whose own signature failed says nothing about this one.
@@ -194,6 +186,8 @@ def _check_proxy_extensions(cert: x509.Certificate, position: str, judge: Judge)
             refuse("alternative-name", position, "is a proxy and has an alternative name")
     if usage is not None and (not usage.digital_signature or usage.key_cert_sign):
         refuse("key-usage", position, "its key usage does not fit a proxy")
+    if forbids_clients(cert):
+        refuse("key-usage", position, "its extended key usage is not for clients")
     if unknown := unknown_critical(cert.extensions, _PROXY_EXTENSIONS):
         refuse("critical-extension", position, f"has a critical extension that is not understood: {', '.join(unknown)}")
 
@@ -227,12 +221,15 @@ def _check_entity(cert: x509.Certificate, position: str, judge: Judge) -> None:
     """Refuse an end-entity certificate that may not make proxies."""
     refuse, usage = judge.findings.refuse, key_usage(cert)
     check_validity(cert, position, judge)
-    oneline(cert.subject)
+    if not oneline(cert.subject) or cert.serial_number <= 0:
+        refuse("malformed", position, "has no subject, or a serial number that is not positive")
     if basic_constraints(cert).ca:
         refuse("authority", position, "is a certificate authority, where the end-entity certificate is expected")
     elif usage is not None and not usage.digital_signature:
         refuse("key-usage", position, "may not sign, so it makes no proxies")
+    if forbids_clients(cert):
+        refuse("key-usage", position, "its extended key usage is not for clients")
     if is_weak(cert.public_key()):
-        refuse("weak-key", position, "its key is too weak: RSA of 2048 bits or a NIST curve is needed")
-    if unknown := unknown_critical(cert.extensions, _ENTITY_EXTENSIONS):
+        refuse("weak-key", position, "its key is too weak: RSA of 2048 to 8192 bits or a NIST curve is needed")
+    if unknown := unknown_critical(cert.extensions, END_ENTITY_EXTENSIONS):
         refuse("critical-extension", position, f"has a critical extension that is not understood: {', '.join(unknown)}")

@@ -33,7 +33,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "key-identifier": ("The authority key identifier names another certificate than the issuer.", _CERT),
     "expired": ("The certificate is no longer valid.", _USER + ", or renew the certificate"),
     "not-yet-valid": ("The certificate is not valid yet.", "check the clock of this machine"),
-    "weak-key": ("The key is RSA of less than 2048 bits, or EC on another curve than P-256, P-384, P-521.", _USER),
+    "weak-key": ("The key is RSA of less than 2048 or more than 8192 bits, or EC on another curve than P-256, P-384, P-521.", _USER),
     "key-usage": ("The key usage forbids what the key was used for.", _CERT),
     "critical-extension": ("A critical extension is not understood.", "tell the developers which one"),
     "authority": ("A certificate authority stands where a user or a proxy is expected.", _USER),
@@ -87,6 +87,7 @@ FILE_REASONS: Final[dict[str, tuple[str, str]]] = {
     "not-regular": ("The path is a directory, a FIFO or a device.", "give the path of a proxy file"),
     "owner": ("The file belongs to another account.", "run `chown` as root, or make a new proxy"),
     "mode": ("Other accounts may use the file.", "run `chmod 600`, then make a new proxy: the old one may have been copied"),
+    "parent": ("Other accounts may write to a directory above the file.", "run `chmod go-w` on it, or put the proxy elsewhere"),
     "too-large": ("The file has more than 1 MiB.", "give the path of a proxy file"),
     "role": ("The proxy is good but has none of the demanded roles.", "use `voms-proxy-init -voms VO:/VO/Role=ROLE`"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 from pilot.credentials.pem import MAX_FILE_BYTES
 from pilot.errors import ProxyMissingError, ProxyUnsafeError
@@ -18,8 +19,10 @@ def read_private_file(path: str, uid: int) -> bytes:
 
     Raises:
         ProxyMissingError: there is no such file, or it cannot be opened.
-        ProxyUnsafeError: it is a link or no regular file, belongs to somebody else, others may use it, or it is too large.
+        ProxyUnsafeError: it is a link or no regular file, belongs to somebody else, others may use it, or it is too large; or
+            somebody else could put another file in its place.
     """
+    _check_parents(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
@@ -37,6 +40,27 @@ def read_private_file(path: str, uid: int) -> bytes:
         msg = f"cannot use the pilot proxy {path}: it has more than {MAX_FILE_BYTES} bytes; is it the right file?"
         raise ProxyUnsafeError(msg, reason="too-large")
     return content
+
+
+def _check_parents(path: str) -> None:
+    """Refuse a path of which others may replace a part: whoever can rename a directory chooses the file.
+
+    A directory with the sticky bit, like ``/tmp``, protects what lies in it. Links on the way are followed; the directories
+    that hold them count, too. Whoever owns a directory is not asked: a batch system's scratch belongs to the batch system.
+    """
+    try:
+        given = Path(os.path.abspath(path)).parent  # noqa: PTH100 - as text, before links are followed
+        real = given.resolve()
+        above = {directory: directory.stat().st_mode for directory in (real, *real.parents, given, *given.parents)}
+    except (OSError, RuntimeError, ValueError):
+        return  # opening it tells what is wrong
+    for directory, mode in above.items():
+        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+            msg = (
+                f"cannot use the pilot proxy {path}: others may replace it, since they may write to the directory {directory}; "
+                f"run chmod go-w {directory}, or put the proxy elsewhere"
+            )
+            raise ProxyUnsafeError(msg, reason="parent")
 
 
 def _not_opened(path: str, error: OSError | ValueError) -> ProxyMissingError | ProxyUnsafeError:

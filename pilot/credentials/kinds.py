@@ -8,10 +8,20 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
 PROXY_CERT_INFO: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.14")
 DRAFT_INFO: Final = ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
+END_ENTITY_EXTENSIONS: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    }
+)
+"""What may be critical in an end-entity certificate."""
 _LEGACY_LIMITED: Final = "limited proxy"
 _LEGACY_NAMES: Final = frozenset({"proxy", _LEGACY_LIMITED})
 

@@ -47,6 +47,7 @@ _OIDS: Final[dict[str, str]] = {short.lower(): oid for oid, short in _SHORT_NAME
 }
 """Spellings found in the field, lower case."""
 
+_WIDE: Final = (0x1C, 0x1E)  # UniversalString, BMPString
 _TYPE: Final = re.compile(r"([A-Za-z][A-Za-z0-9]*|[0-9]+(?:\.[0-9]+)+)=")
 _HEX: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")
 _PROXY_TAIL: Final = re.compile(r"(?:/CN=(?:proxy|limited proxy|[0-9]+))+")
@@ -77,8 +78,12 @@ def oneline(name: x509.Name) -> str:
     """Print a name as `X509_NAME_oneline` of OpenSSL 3 does.
 
     Raises:
-        NameSyntaxError: a value holds a backslash, which that form does not escape: two names would look the same.
+        NameSyntaxError: a value holds a backslash, which that form does not escape, or has a type with several bytes for
+            each character, which that form prints byte by byte: two names would look the same.
     """
+    if _has_wide_strings(name):
+        msg = "a value of the name is a BMPString or UniversalString, which the one-line form cannot tell from other text"
+        raise NameSyntaxError(msg)
     parts: list[str] = []
     for rdn in name.rdns:
         for index, attribute in enumerate(rdn):
@@ -89,6 +94,19 @@ def oneline(name: x509.Name) -> str:
             dotted = attribute.oid.dotted_string
             parts.append(f"{'+' if index else '/'}{_SHORT_NAMES.get(dotted, dotted)}={_escape(value)}")
     return "".join(parts)
+
+
+def _has_wide_strings(name: x509.Name) -> bool:
+    """True if a value is of a string type with two or four bytes for each character."""
+    rdns = der.Reader(name.public_bytes()).enter()
+    while rdns:
+        rdn = rdns.enter(der.SET)
+        while rdn:
+            attribute = rdn.enter()
+            attribute.raw()
+            if attribute.peek() in _WIDE:
+                return True
+    return False
 
 
 def _is_separator(text: str, at: int) -> bool:

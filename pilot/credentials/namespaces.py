@@ -72,7 +72,7 @@ def _rules(text: str) -> list[str]:
     """The lines that say something, continued ones joined."""
     rules: list[str] = []
     pending = ""
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         if (version := _VERSION.fullmatch(line)) and version.group(1) != "1.0":
             msg = f"the version {version.group(1)[:20]!r} of the format is not known"
             raise PolicySyntaxError(msg)

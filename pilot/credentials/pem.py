@@ -17,11 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from pilot.credentials.keys import is_weak
 from pilot.credentials.values import Findings
 
 MAX_FILE_BYTES: Final = 1 << 20
 _MAX_CERTIFICATES: Final = 30
-_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*([^-]*?)-----END \1-----")
+# Linear in the size of the text: no two parts of the pattern can take the same byte.
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
 _KEY_LABELS: Final = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
 _IGNORED: Final = frozenset({b"EC PARAMETERS"})
 _LOCKED_LABEL: Final = b"ENCRYPTED PRIVATE KEY"
@@ -64,6 +66,8 @@ def _check_key(der: bytes, leaf: x509.Certificate, findings: Findings) -> None:
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         findings.refuse("key-type", "file", "the private key is neither RSA nor EC")
         return
+    if is_weak(public):
+        return  # is told of its certificate; a signature by an oversized key would take hours
     same = _spki(key.public_key()) == _spki(public)
     if not same or not _signs_for(key, public):
         findings.refuse("key-mismatch", "file", "the private key does not belong to the first certificate")

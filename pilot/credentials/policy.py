@@ -12,6 +12,7 @@ from typing import Final
 
 _LINE: Final = re.compile(r"\s*(access_id_CA|pos_rights|cond_subjects)\s+(\S+)\s+(.*?)\s*")
 _ALIASES: Final = re.compile(r"/(E|Email|emailAddress|USERID|UID)=", re.IGNORECASE)
+_QUOTED_ITEMS: Final = re.compile(r'(?:"[^"]*"\s*)+')
 _ENTRY: Final = ("access_id_CA", "pos_rights", "cond_subjects")
 _MAX_LINES: Final = 3000
 
@@ -38,7 +39,7 @@ def allowed_subjects(text: bytes, authority: str) -> tuple[str, ...]:
         PolicySyntaxError: a line cannot be understood, stands in a wrong place, or takes rights away (which nobody implements).
         UnicodeDecodeError: the file is not UTF-8.
     """
-    lines = [_read(line) for line in text.decode("utf-8", "strict").splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [_read(line) for line in text.decode("utf-8", "strict").split("\n") if line.strip() and not line.lstrip().startswith("#")]
     if len(lines) > _MAX_LINES or [word for word, _, _ in lines] != [*_ENTRY] * (len(lines) // 3):
         msg = "its entries are not three lines each: access_id_CA, pos_rights, cond_subjects"
         raise PolicySyntaxError(msg)
@@ -74,7 +75,10 @@ def _items(value: str) -> list[str]:
     for quote in "'\"":
         if len(value) >= 2 and value[0] == value[-1] == quote:
             inner = value[1:-1].strip()
-            return re.findall(r'"([^"]*)"', inner) if quote == "'" and '"' in inner else [inner]
+            if quote == "'" and _QUOTED_ITEMS.fullmatch(inner):
+                return re.findall(r'"([^"]*)"', inner)
+            if "'" not in inner and '"' not in inner:
+                return [inner]
     if "'" in value or '"' in value:
         msg = f"the quotes of {value[:80]!r} do not match"
         raise PolicySyntaxError(msg)

@@ -25,8 +25,10 @@ from pilot.credentials.attributes import (
     parse_targets,
     split_certificates,
 )
-from pilot.credentials.authority import Judge, basic_constraints, check_path, check_validity, is_weak, key_usage
+from pilot.credentials.authority import Judge, basic_constraints, check_path, check_validity, key_usage, unknown_critical
 from pilot.credentials.fqan import FqanSyntaxError, belongs_to, is_host_name, is_vo_name, normalise
+from pilot.credentials.keys import is_weak
+from pilot.credentials.kinds import END_ENTITY_EXTENSIONS
 from pilot.credentials.names import NameSyntaxError, canonical_dn, oneline
 from pilot.credentials.values import VomsAttributes
 
@@ -173,6 +175,8 @@ def _check_signer(ac: AttributeCertificate, signer: x509.Certificate, position: 
         refuse("attributes-issuer", position, "the signer is not the issuer that the attribute certificate names")
     if basic_constraints(signer).ca or (usage is not None and not usage.digital_signature):
         refuse("attributes-issuer", position, "the signer's certificate is not one of a VOMS server")
+    if unknown := unknown_critical(signer.extensions, END_ENTITY_EXTENSIONS):
+        refuse("critical-extension", position, f"the certificate of the VOMS server has a critical extension: {', '.join(unknown)}")
     if is_weak(signer.public_key()):
         refuse("weak-key", position, "the key of the VOMS server is too weak")
     check_validity(signer, position, judge)
@@ -233,7 +237,7 @@ def _check_server(ac: AttributeCertificate, path: tuple[x509.Certificate, ...], 
 
 def _same_chain(text: str, names: list[str]) -> bool:
     """True if the DNs of one chain of an ``.lsc`` file, one per line, are the first ones of the verified path."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     try:
         wanted = [canonical_dn(line) for line in lines]
     except NameSyntaxError:

@@ -86,7 +86,12 @@ def parse_spec(data: object) -> JobSpec:
         SpecError: unknown key, wrong type, out of range; names the place.
     """
     try:
-        return msgspec.convert(data, JobSpec)
+        spec = msgspec.convert(data, JobSpec)
+        msgspec.json.encode(spec)  # so that the store can keep it and send it
     except msgspec.ValidationError as error:
         msg = f"cannot use the job description: {error}"
         raise SpecError(msg) from error
+    except (UnicodeEncodeError, TypeError, OverflowError, RecursionError) as error:
+        msg = f"cannot use the job description: it holds what JSON cannot hold ({type(error).__name__}); write text as valid UTF-8"
+        raise SpecError(msg) from error
+    return spec

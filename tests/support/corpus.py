@@ -34,6 +34,7 @@ UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\
 USER_USAGE = usage(digital_signature=True, key_encipherment=True, data_encipherment=True)
 CA_USAGE = usage(key_cert_sign=True, crl_sign=True)
 CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tests.support.attribute_forging import (
     good_for,
     without,
 )
-from tests.support.corpus import CA, CLIENT, NO_CA, OF_ATTRIBUTES, Bench, Case, Content, Prepare, Site
+from tests.support.corpus import CA, CLIENT, NO_CA, OF_ATTRIBUTES, UNKNOWN, Bench, Case, Content, Prepare, Site
 from tests.support.forging import now, usage
 
 SHORT = timedelta(minutes=2)
@@ -237,6 +237,7 @@ SIGNERS = [
     case("server is an authority", "attributes-issuer", signed_by(extensions=[(CA, True)]), reason=why.SERVER_CA),
     case("server cannot sign", "attributes-issuer", signed_by(key_usage=usage(key_encipherment=True)), reason=why.SERVER_USAGE),
     case("server with key RSA 1024", "weak-key", signed_by(key="weak"), reason=why.WEAK),
+    case("server with an unknown critical extension", "critical-extension", signed_by(extensions=[(NO_CA, True), (UNKNOWN, True)])),
     case("lsc with a comment", "attributes-untrusted", carrying(same), lsc("# text\nSERVER\nCA_DN\n")),
     case("lsc missing", "attributes-untrusted", carrying(same), no_lsc),
     case("lsc empty", "attributes-untrusted", carrying(same), lsc("")),

@@ -15,12 +15,13 @@ from pilot.credentials.values import VerifyOptions
 from pilot.testbed import pki
 from pilot.testbed.pki import Credential
 from tests.support import corpus_reasons as why
-from tests.support.corpus import CA, DAY, UNKNOWN, Bench, Case, Content, Prepare, Site, policy_text
+from tests.support.corpus import CA, DAY, SERVER, UNKNOWN, Bench, Case, Content, Prepare, Site, policy_text
 from tests.support.forging import now, usage
 
 OF_POLICIES = ("globus",)
 LENIENT = VerifyOptions(crl="lenient")
 SHORT = timedelta(minutes=2)
+LATER = timedelta(hours=1)  # long enough for the tools to be asked meanwhile
 
 
 def plain(bench: Bench) -> Content:
@@ -167,6 +168,20 @@ LISTS = [
         crl(extensions=[(x509.IssuingDistributionPoint(None, None, True, False, None, False, False), True)]),
         why=why.PARTIAL,
     ),
+    Case(
+        "list that is a delta, not critical",
+        "critical-extension",
+        plain,
+        crl(extensions=[(x509.DeltaCRLIndicator(1), False)]),
+        why=why.PARTIAL,
+    ),
+    Case(
+        "list for users only, not critical",
+        "critical-extension",
+        plain,
+        crl(extensions=[(x509.IssuingDistributionPoint(None, None, True, False, None, False, False), False)]),
+        why=why.PARTIAL,
+    ),
     Case("list with an unknown critical extension", "critical-extension", plain, crl(extensions=[(UNKNOWN, True)]), why=why.PARTIAL),
     Case("list is a directory", "trust-unreadable", plain, in_place_of("r0"), why=why.NO_LIST),
     Case("list that everybody can write", "trust-unreadable", plain, writable("r0"), why=why.WRITABLE),
@@ -199,6 +214,28 @@ POLICIES = [
         policy(lambda b: policy_text(b.root.dn).replace("'\"", '"')),
         why=why.QUOTES,
     ),
+    Case(
+        "policy with words between the quotes",
+        "policy-malformed",
+        plain,
+        policy(lambda b: policy_text(b.root.dn, '"/C=x/*" or "/DC=test/*"')),
+        why=why.QUOTES,
+    ),
+    Case(
+        "policy with a quote left open",
+        "policy-malformed",
+        plain,
+        policy(lambda b: policy_text(b.root.dn, '"/DC=test/*" "/C=x')),
+        why=why.QUOTES,
+    ),
+    Case(
+        "policy behind a form feed in a comment",
+        "policy-malformed",
+        plain,
+        policy(lambda b: "# old\f" + policy_text(b.root.dn)),
+        why=why.POLICY,
+    ),
+    Case("good: policy with CR LF", "", plain, policy(lambda b: policy_text(b.root.dn).replace("\n", "\r\n"))),
     Case("policy in other case", "policy", plain, policy(lambda b: policy_text(b.root.dn, '"/dc=test/*"')), why=why.CASE),
     Case(
         "good: policy with several patterns",
@@ -251,7 +288,7 @@ ROOTS = [
     Case("two authorities of one name, the wrong one first", "bad-signature", plain, second_name),
     Case("good: two authorities of one name, the right one first", "", plain, both(second_name, swap)),
     Case("root expired", "expired", plain, root(end=now() - SHORT)),
-    Case("root not yet valid", "not-yet-valid", plain, root(start=now() + SHORT)),
+    Case("root not yet valid", "not-yet-valid", plain, root(start=now() + LATER)),
     Case("root without cA TRUE", "not-an-authority", plain, root(extensions=()), why=why.NO_CA_FLAG),
     Case("root without keyCertSign", "key-usage", plain, root(key_usage=usage(crl_sign=True))),
     Case("root without cRLSign", "crl-signature", plain, root(key_usage=usage(key_cert_sign=True)), why=why.CRL_SIGN),
@@ -263,6 +300,13 @@ ROOTS = [
         root(extensions=[(CA, True), (x509.NameConstraints([x509.DirectoryName(pki.name_of("/DC=test"))], None), True)]),
         why=why.CONSTRAINTS,
     ),
+    Case(
+        "root with name constraints that are not critical, for others",
+        "critical-extension",
+        plain,
+        root(extensions=[(CA, True), (x509.NameConstraints([x509.DirectoryName(pki.name_of("/DC=other"))], None), False)]),
+    ),
+    Case("root with a critical purpose", "critical-extension", plain, root(extensions=[(CA, True), (SERVER, True)]), why=why.CA_PURPOSE),
 ]
 
 

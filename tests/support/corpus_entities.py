@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from pilot.credentials import der
 from pilot.testbed import pki
 from pilot.testbed.pki import Authority, Credential
 from tests.support import corpus_reasons as why
-from tests.support.corpus import CA, CLIENT, DAY, NO_CA, UNKNOWN, Bench, Case, Content, Site, resign
+from tests.support.corpus import CA, CLIENT, DAY, NO_CA, SERVER, UNKNOWN, Bench, Case, Content, Site, resign
 from tests.support.forging import now, usage
 
+LATER = timedelta(hours=1)  # long enough for the tools to be asked meanwhile
 SAN = x509.SubjectAlternativeName([x509.RFC822Name("robot@example.test")])
 POLICIES = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3"), None)])
 
@@ -67,6 +70,23 @@ def serial_of(bench: Bench, serial: int) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier(None, [x509.DirectoryName(root.issuer)], serial)
 
 
+def of_type(value: str, kind: _ASN1Type) -> x509.Name:
+    """A name whose CN has another string type."""
+    return x509.Name([*pki.name_of("/DC=test/DC=example"), x509.NameAttribute(NameOID.COMMON_NAME, value, _type=kind)])
+
+
+def with_negative_serial(bench: Bench) -> Content:
+    made = bench.issue(pki.ALICE_DN, serial=0x0102030405, key="user")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library announces that it will refuse such a number some day
+        cert = resign(made.cert, b"\x02\x05\x01\x02\x03\x04\x05", b"\x02\x05\xf1\x02\x03\x04\x05", bench.root.credential.key)
+        return bench.proxy(Credential(cert, made.key), attributes=())
+
+
+def bench_twin(bench: Bench) -> Credential:
+    return bench.issue(bench.root.credential.cert.subject, serial=303, key="user")
+
+
 CN, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME
 
 NAMES = [
@@ -76,6 +96,12 @@ NAMES = [
     Case("good: DN with an e-mail address", "", lambda b: user(b, name((CN, "A"), (NameOID.EMAIL_ADDRESS, "a@example.test")))),
     Case("good: DN with a plus sign", "", lambda b: user(b, name((CN, "C++ robot")))),
     Case("good: DN with two attributes in one RDN", "", lambda b: user(b, joint_name())),
+    Case("good: DN with a NUL", "", lambda b: user(b, of_type("A\0B", _ASN1Type.UTF8String))),
+    Case("good: DN with a line feed", "", lambda b: user(b, of_type("A\nB", _ASN1Type.UTF8String))),
+    Case("good: DN in T61String", "", lambda b: user(b, of_type("Alice", _ASN1Type.T61String))),
+    Case("DN in BMPString", "malformed", lambda b: user(b, of_type("Alice", _ASN1Type.BMPString)), why=why.WIDE),
+    Case("DN in UniversalString", "malformed", lambda b: user(b, of_type("Alice", _ASN1Type.UniversalString)), why=why.WIDE),
+    Case("DN of its authority", "authority", lambda b: b.proxy(bench_twin(b), attributes=())),
     Case("DN with a backslash", "malformed", lambda b: user(b, name((CN, "a\\b"))), why=why.BACKSLASH),
     Case("DN that the policy does not cover", "policy", lambda b: user(b, "/DC=other/CN=x"), why=why.POLICY),
     Case("DN that the policy covers in other case only", "policy", lambda b: user(b, "/DC=TEST/CN=x"), why=why.CASE),
@@ -90,8 +116,10 @@ FIELDS = [
         "good: critical certificate policies", "", lambda b: user(b, extensions=[(NO_CA, True), (POLICIES, True)]), why=why.GLOBUS_CRITICAL
     ),
     Case("good: end entity with key P-256", "", lambda b: user(b, key="p256"), why=why.GLOBUS_EC),
+    Case("end entity for servers only", "key-usage", lambda b: user(b, extensions=[(NO_CA, True), (SERVER, False)]), why=why.PURPOSE),
+    Case("end entity with a negative serial number", "malformed", with_negative_serial, why=why.SERIAL),
     Case("end entity expired", "expired", lambda b: user(b, start=now() - 30 * DAY, end=now() - timedelta(minutes=2))),
-    Case("end entity not yet valid", "not-yet-valid", lambda b: user(b, start=now() + timedelta(minutes=2))),
+    Case("end entity not yet valid", "not-yet-valid", lambda b: user(b, start=now() + LATER)),
     Case("end entity cannot sign", "key-usage", lambda b: user(b, key_usage=usage(key_encipherment=True))),
     Case("end entity is an authority", "authority", lambda b: user(b, extensions=[(CA, True)]), why=why.ENTITY_CA),
     Case("end entity with key RSA 1024", "weak-key", lambda b: user(b, key="weak"), why=why.WEAK),

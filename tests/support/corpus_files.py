@@ -53,6 +53,15 @@ def behind_link(path: Path) -> Path:
     return link
 
 
+def in_open_directory(path: Path) -> Path:
+    """Others may replace the file."""
+    place = path.parent / "open"
+    place.mkdir()
+    moved = path.rename(place / path.name)
+    place.chmod(0o777)
+    return moved
+
+
 def as_directory(path: Path) -> Path:
     path.unlink()
     path.mkdir()
@@ -120,6 +129,7 @@ PLACES = [
     file_case("good: mode 0400", "", whole, mode(0o400)),
     *(file_case(f"mode {bits:04o}", "mode", whole, mode(bits)) for bits in (0o640, 0o644, 0o604, 0o620, 0o610)),
     file_case("symbolic link", "link", whole, behind_link, why.LINK),
+    file_case("directory that everybody can write, without sticky bit", "parent", whole, in_open_directory, why.WRITABLE),
     file_case("directory", "not-regular", whole, as_directory),
     file_case("missing file", "missing", whole, gone),
 ]

@@ -14,10 +14,11 @@ from pilot.credentials.values import VerifyOptions
 from pilot.testbed import pki
 from pilot.testbed.pki import Credential
 from tests.support import corpus_reasons as why
-from tests.support.corpus import CA, DAY, EVERY, NO_CA, UNKNOWN, USER_USAGE, Bench, Case, resign
+from tests.support.corpus import CA, CLIENT, DAY, EVERY, NO_CA, SERVER, UNKNOWN, USER_USAGE, Bench, Case, resign
 from tests.support.forging import INDEPENDENT, INHERIT_ALL, LIMITED, child_name, cn, now, usage
 
 SHORT = timedelta(minutes=2)
+LATER = timedelta(hours=1)  # long enough for the tools to be asked meanwhile
 SAN = x509.SubjectAlternativeName([x509.DNSName("x.example")])
 IAN = x509.IssuerAlternativeName([x509.DNSName("x.example")])
 DRAFT = ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
@@ -160,7 +161,7 @@ LENGTHS = [
     Case("path length -1", "path-length", lambda b: b.proxy(info=info(length=-1)), why=why.NEGATIVE),
     Case("expired", "expired", lambda b: b.proxy(start=now() - DAY, end=now() - SHORT)),
     Case("upper proxy expired", "expired", lambda b: b.proxy(second(b, start=now() - DAY, end=now() - SHORT))),
-    Case("not yet valid, by two minutes", "not-yet-valid", lambda b: b.proxy(start=now() + SHORT)),
+    Case("not yet valid, by an hour", "not-yet-valid", lambda b: b.proxy(start=now() + LATER)),
     Case("not yet valid, by a day", "not-yet-valid", lambda b: b.proxy(start=now() + DAY, end=now() + 2 * DAY)),
 ]
 
@@ -187,6 +188,7 @@ SIGNATURES = [
     Case("signed by the authority's key", "bad-signature", lambda b: b.proxy(signer=b.root.credential.key)),
     Case("signature with a bit flipped", "bad-signature", flipped),
     Case("signed with SHA-1", "bad-signature", lambda b: with_digest(b, hashes.SHA1(), "1.2.840.113549.1.1.5"), why=why.SHA1),
+    Case("signed with MD5", "bad-signature", lambda b: with_digest(b, hashes.MD5(), "1.2.840.113549.1.1.4"), why=why.MD5),
     Case("upper proxy signed by another key", "bad-signature", lambda b: b.proxy(second(b, signer=b.alice.key))),
     Case("good: key identifier of the issuer", "", lambda b: b.proxy(extensions=[(key_of(b.robot), False)])),
     Case("key identifier of another key", "key-identifier", lambda b: b.proxy(extensions=[(key_of(b.alice), False)])),
@@ -211,6 +213,9 @@ FIELDS = [
         lambda b: b.proxy(key_usage=usage(digital_signature=True, key_cert_sign=True)),
         why=why.PROXY_USAGE,
     ),
+    Case("good: extended key usage for clients", "", lambda b: b.proxy(extensions=[(CLIENT, False)])),
+    Case("extended key usage for servers only", "key-usage", lambda b: b.proxy(extensions=[(SERVER, False)]), why=why.PURPOSE),
+    Case("upper proxy for servers only", "key-usage", lambda b: b.proxy(second(b, extensions=[(SERVER, True)])), why=why.PURPOSE),
     Case("unknown critical extension", "critical-extension", lambda b: b.proxy(extensions=[(UNKNOWN, True)])),
     Case(
         "critical name constraints",

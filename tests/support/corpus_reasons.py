@@ -21,7 +21,12 @@ CURVE = "Only the NIST curves are used in grids."
 PROXY_USAGE = "RFC 3820 section 3.6; OpenSSL does not check it."
 CRITICAL = "An extension that is critical and not understood is a refusal (RFC 5280 section 4.2)."
 
+MD5 = "MD5 signatures can be forged."
+PURPOSE = "RFC 5280 section 4.2.1.12; these tools do not ask for a purpose, servers that see the proxy do."
+
 # End entities
+WIDE = "The one-line form prints such a value byte by byte, so that it could look like another one (RFC 5280 section 4.1.2.4)."
+SERIAL = "RFC 5280 section 4.1.2.2: a serial number is positive."
 BACKSLASH = "The one-line form cannot tell this name from an escape, so that two owners would look the same."
 POLICY = "OpenSSL does not read signing policies."
 CASE = "We compare names exactly; Globus ignores case."
@@ -39,7 +44,7 @@ OLDER_LIST = "A certificate that any list of its authority names stays refused; 
 
 # Policies
 POLICY_ABSENT = "OpenSSL does not read signing policies; Globus demands one, as we do."
-QUOTES = "The quotes do not match; Globus guesses."
+QUOTES = "What stands between or behind the quotes means nothing; Globus guesses."
 NAMESPACES = "Neither OpenSSL nor Globus reads namespaces files; where there is one, we obey it."
 TWO_RIGHTS = "OpenSSL does not read signing policies; Globus crashes."
 
@@ -47,7 +52,8 @@ TWO_RIGHTS = "OpenSSL does not read signing policies; Globus crashes."
 TWINS = "Globus takes the first authority of a name; we follow the key identifier, as OpenSSL does."
 NO_CA_FLAG = "The tools take key usage for an answer where basic constraints are missing; RFC 5280 section 4.2.1.9 demands them."
 CRL_SIGN = "RFC 5280 section 4.2.1.3; Globus does not check it."
-CONSTRAINTS = "We do not evaluate name constraints, so a critical one is a refusal; signing policies do that job in grids."
+CONSTRAINTS = "We do not evaluate name constraints, so they are a refusal; signing policies do that job in grids."
+CA_PURPOSE = "We do not evaluate what an authority may sign certificates for, so a critical extension that says it is a refusal."
 
 # Files
 INFO_BLIND = "`grid-proxy-info` looks at the first certificate only."

@@ -253,3 +253,12 @@ def test_spec_from_plain_values() -> None:
         parse_spec({"owner": ALICE, "transfromation": "x", "transformation": "x"})
     with pytest.raises(SpecError, match="wall_s"):
         parse_spec({"owner": ALICE, "transformation": "x", "limits": {"wall_s": -1}})
+
+
+@pytest.mark.parametrize(
+    "bad", [{"parameters": "\ud800"}, {"owner": "/CN=a\udc80"}, {"override": {"x": "\ud800"}}, {"inputs": [{"lfn": "\udfff"}]}]
+)
+def test_a_text_that_is_no_unicode(bad: dict[str, object]) -> None:
+    """A lone surrogate, which nothing can store or send, is refused with a reason before the job exists."""
+    with pytest.raises(SpecError, match=r"cannot use the job description: .*UTF-8"):
+        parse_spec({"owner": ALICE, "transformation": "x", **bad})
