@@ -27,8 +27,10 @@ from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
 from pilot.identity.kin import adopt
+from pilot.journal.runs import Run, leftovers
 from pilot.journal.spool import Spool
 from pilot.log import Teller, quiet_libraries
+from pilot.ports import Dispatcher
 from pilot.rundir import RunDirectory, fresh_name
 from pilot.shift import Shift, ShiftResult
 from pilot.watch import SelectorWatch
@@ -61,8 +63,12 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         proxy = RenewingProxy(proxy_path(config, environ), admit_options(config), lambda: datetime.now(UTC), kept)
         pilot = proxy.current()
         telling.admitted(teller, pilot)
-        run = stack.enter_context(RunDirectory(Path(run_dir) if run_dir else fresh_name(scratch)))
-        spool = Spool(journal_directory(config, scratch), dispatcher=config.dispatcher.url, run_dir=str(run.path))
+        run_path = (Path(run_dir) if run_dir else fresh_name(scratch)).absolute()
+        journal = journal_directory(config, environ, scratch)
+        telling.journal(teller, journal.path, inside=journal.in_scratch)
+        record = stack.enter_context(Run(journal.path, run_path))  # before there is anything to be left behind
+        run = stack.enter_context(RunDirectory(run_path))
+        spool = Spool(journal.path, dispatcher=config.dispatcher.url, run=record)
         stack.callback(spool.close)
         dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: proxy.current().credential)
         stack.callback(dispatcher.close)
@@ -74,8 +80,8 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             lambda trouble: teller.say("heartbeat.trouble", f"cannot tell the dispatcher that the payload lives: {trouble}", flight=False),
         )
         stack.callback(heartbeat.close)
-        recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)
-        telling.closed(teller, close_left_open(journal_directory(config, scratch)))
+        _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s, own_run_dir=str(run.path))
+        telling.closed(teller, close_left_open(journal.path))
         kit = Kit(
             dispatcher=dispatcher,
             heartbeat=heartbeat,
@@ -84,7 +90,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             journal=spool,
             watch=watch,
             teller=teller,
-            policy=flight_policy(config),
+            policy=flight_policy(config, journal_in_scratch=journal.in_scratch),
             plan=lambda payload: flight_plan(config, payload),
             environment=lambda payload, account: payload_environment(config, payload, account),
         )
@@ -92,8 +98,25 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         return Shift(kit, watch, shift_policy(config, ends_at), lambda: current_slot(config, scratch, ends_at), proxy.current).work()
 
 
-def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
+def _finish_earlier(
+    spool: Spool, dispatcher: Dispatcher, watch: SelectorWatch, teller: Teller, *, budget_s: float, own_run_dir: str = ""
+) -> tuple[recovery.Recovered, int]:
+    """Clear, then deliver, what earlier pilots left; returns also in how many places something resisted."""
+    left = recovery.clear(list(leftovers(spool.directory)), own_run_dir, teller)
+    orphans = spool.orphans()
+    recovered = recovery.replay(orphans, dispatcher, watch, teller, budget_s=budget_s)
+    recovery.tell_strange(orphans.strange, teller)
+    return recovered, left + len(orphans.strange)
+
+
+def recover(config: Config, environ: Mapping[str, str], directory: str = "") -> tuple[recovery.Recovered, int]:
     """Deliver what earlier pilots could not; claims nothing.
+
+    Args:
+        directory: the journal; empty: the one that a pilot with this configuration would use.
+
+    Returns:
+        What became of the final states, and how many places and records a person has to look at.
 
     Raises:
         PilotError: identity, journal, or a stop signal.
@@ -105,9 +128,10 @@ def recover(config: Config, environ: Mapping[str, str]) -> recovery.Recovered:
         stack.callback(teller.close)
         watch = stack.enter_context(SelectorWatch())
         pilot = admit(proxy_path(config, environ), admit_options(config), datetime.now(UTC))
-        spool = Spool(journal_directory(config, scratch), dispatcher=config.dispatcher.url, run_dir="")
+        journal = Path(directory).absolute() if directory else journal_directory(config, environ, scratch).path
+        spool = Spool(journal, dispatcher=config.dispatcher.url)
         stack.callback(spool.close)
         dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: pilot.credential)
         stack.callback(dispatcher.close)
-        telling.closed(teller, close_left_open(journal_directory(config, scratch)))
-        return recovery.replay(spool.orphans(), spool.run_dir, dispatcher, watch, teller)
+        telling.closed(teller, close_left_open(journal))
+        return _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.config import Config
@@ -18,9 +20,43 @@ def scratch_directory(config: Config, run_dir: str) -> Path:
     return Path(run_dir).absolute().parent if run_dir else Path.cwd()
 
 
-def journal_directory(config: Config, scratch: Path) -> Path:
-    """The directory of the outcome journal."""
-    return Path(config.paths.journal) if config.paths.journal else scratch / "pilot-journal"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalPlace:
+    """Where the outcome journal is."""
+
+    path: Path
+    in_scratch: bool
+    """It lies in scratch space of this slot, and will not outlive it."""
+
+
+SLOT_SCRATCH = ("_CONDOR_SCRATCH_DIR", "SLURM_TMPDIR", "OSG_WN_TMP", "TMPDIR")
+"""Variables by which batch systems name what ends with the slot."""
+
+
+def journal_directory(config: Config, environ: Mapping[str, str], scratch: Path) -> JournalPlace:
+    """The directory of the outcome journal: `paths.journal`, else below $XDG_STATE_HOME, else in the account's home, else in scratch."""
+    path = Path(config.paths.journal) if config.paths.journal else _state_home(environ) / "multi-user-pilot" / "journal"
+    if not config.paths.journal and not _can_hold(path):
+        path = scratch / "pilot-journal"
+    ends_with_slot = [scratch, *(Path(environ[name]) for name in SLOT_SCRATCH if environ.get(name, "").startswith("/"))]
+    return JournalPlace(path=path, in_scratch=any(path.is_relative_to(place) for place in ends_with_slot))
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
+    """Where state of this account belongs (XDG base directory specification 0.8)."""
+    given = environ.get("XDG_STATE_HOME", "")
+    if given.startswith("/"):
+        return Path(given)
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".local" / "state"
+    except KeyError:
+        return Path("/nonexistent")
+
+
+def _can_hold(path: Path) -> bool:
+    """Whether this account could make a directory there: the nearest one that exists is its own and writable."""
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    return nearest.is_dir() and nearest.stat().st_uid == os.geteuid() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def proxy_path(config: Config, environ: Mapping[str, str]) -> str:

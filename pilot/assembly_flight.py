@@ -21,7 +21,7 @@ from pilot.staging.plan import Endpoints, plan_transfers
 MB = 1_000_000
 
 
-def flight_policy(config: Config) -> FlightPolicy:
+def flight_policy(config: Config, *, journal_in_scratch: bool) -> FlightPolicy:
     """The site's numbers for a flight."""
     return FlightPolicy(
         grace_s=config.payload.grace_s,
@@ -30,8 +30,9 @@ def flight_policy(config: Config) -> FlightPolicy:
         sample_s=config.payload.sample_s,
         staging_timeout_s=config.staging.timeout_s,
         output_cap_bytes=config.payload.output_cap_bytes,
-        report_retries=config.dispatcher.retries,
+        report_budget_s=config.dispatcher.report_budget_s,
         renew_before_s=config.myproxy.renew_before_s,
+        journal_in_scratch=journal_in_scratch,
     )
 
 
@@ -42,7 +43,7 @@ def shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
         ends_at=ends_at,
         patience_s=config.lifetime.patience_s,
         poll_s=config.lifetime.poll_s,
-        claim_retries=config.dispatcher.retries,
+        claim_budget_s=config.dispatcher.claim_budget_s,
         min_proxy_s=config.pilot.min_lifetime_s,
     )
 

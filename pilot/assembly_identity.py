@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilot.assembly_common import journal_directory
+from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
 from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
@@ -28,7 +28,7 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
             SameAccountOptions(run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier)
         )
     # Beside the journal: it outlives the pilot as well.
-    records = journal_directory(config, run.path.parent)
+    records = journal_directory(config, environ, scratch_directory(config, str(run.path))).path
     if identity.gateway == "sudo":
         from pilot.identity.sudo import SudoGateway, SudoOptions
 

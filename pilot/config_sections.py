@@ -111,7 +111,13 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = "grid"
     ca_bundle: Annotated[str, _optional_path("CA bundle for trust `system`. Empty: the operating system's.")] = ""
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call, all in all.")] = 30
-    retries: Annotated[int, _number(0, 100, "tries", "Further tries after a call that failed and may be repeated.")] = 3
+    claim_budget_s: Annotated[
+        int, _seconds(0, 86_400, "How long a question for work is tried again while the dispatcher is away. 0: one try.")
+    ] = 180
+    report_budget_s: Annotated[
+        int,
+        _seconds(0, 86_400, "How long a final report is tried again before it is left to the journal; replaying the journal has the same."),
+    ] = 1200
     heartbeat_s: Annotated[
         int,
         _seconds(1, 86_400, "Interval of heartbeats. A PanDA server gives a silent payload up after 2 hours by default."),
@@ -290,7 +296,10 @@ class PathsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scratch: Annotated[str, _optional_path("Directory for sandboxes. Empty: the directory in which the pilot was started.")] = ""
     journal: Annotated[
         str,
-        _optional_path("Directory of the outcome journal; it must outlive the pilot. Empty: `pilot-journal` in the scratch directory."),
+        _optional_path(
+            "Directory of the outcome journal; it must outlive the slot. Empty: `multi-user-pilot/journal` below "
+            "$XDG_STATE_HOME, else below ~/.local/state if that can be made, else `pilot-journal` in the scratch directory, with a warning."
+        ),
     ] = ""
     log: Annotated[str, _optional_path("File for the log as JSON lines. Empty: none, people read stderr.")] = ""
     audit: Annotated[str, _optional_path("File for audit records alone; paths.log has them too. With both empty they go to stderr.")] = ""

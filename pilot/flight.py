@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pilot import telling
+from pilot.delivery import Answered, conclude
 from pilot.errors import JournalError, PilotError
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
@@ -30,7 +31,7 @@ from pilot.model import (
     Status,
     Timing,
 )
-from pilot.ports import Account, CredentialSource, Dispatcher, Gateway, Journal, Watch
+from pilot.ports import Account, CallWatch, CredentialSource, Dispatcher, Gateway, Journal
 from pilot.renewal import Renewer, good_until, renewal
 from pilot.retry import patiently
 from pilot.verdict import verdict
@@ -46,9 +47,12 @@ class FlightPolicy:
     sample_s: float
     staging_timeout_s: float
     output_cap_bytes: int
-    report_retries: int
+    report_budget_s: float
+    """How long a final report is tried again."""
     renew_before_s: float = 0.0
     """How long before its end the owner's proxy is renewed; 0: never."""
+    journal_in_scratch: bool = False
+    """True if the journal ends with the slot; told in each report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ class Kit:
     credentials: CredentialSource
     gateway: Gateway
     journal: Journal
-    watch: Watch
+    watch: CallWatch
     teller: Teller
     policy: FlightPolicy
     plan: Callable[[Payload], FlightPlan]
@@ -77,13 +81,15 @@ class Flown:
     ending: PilotError | None
     """Why the pilot should not take another payload; from the whole flight, its landing included."""
     undelivered: PilotError | None
-    """Why the dispatcher did not acknowledge the outcome, which then stays in the journal; None if it did."""
+    """Why the outcome is still to be delivered, from the journal; None if it is not."""
     seconds: float
+    useless: str = ""
+    """Why nobody waits for the outcome; empty if somebody did."""
 
     @property
     def delivered(self) -> bool:
-        """True if the dispatcher acknowledged the outcome."""
-        return self.undelivered is None
+        """True if the dispatcher has the outcome."""
+        return self.undelivered is None and not self.useless
 
 
 def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.0, refusal: PilotError | None = None) -> Flown:
@@ -100,6 +106,7 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
         JournalError: reason ``flown-before``: somebody already answers for this attempt, nothing was done.
     """
     notes = Notes(payload, kit.gateway.name, time.monotonic(), datetime.now(UTC), Timing(claim_s=claim_s))
+    notes.journal_in_scratch = kit.policy.journal_in_scratch
     kit.teller.begin(payload.id, payload.owner)
     whose = payload.owner or "an owner who cannot be read"
     kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {whose}")
@@ -115,7 +122,8 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     finally:
         kit.heartbeat.silence()
         land(kit, notes, landing)
-    return Flown(outcome=outcome, ending=notes.ending, undelivered=notes.undelivered, seconds=time.monotonic() - notes.started)
+    seconds = time.monotonic() - notes.started
+    return Flown(outcome=outcome, ending=notes.ending, undelivered=notes.undelivered, useless=notes.useless, seconds=seconds)
 
 
 def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> None:
@@ -212,9 +220,9 @@ def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
     """Send the final state, patiently. What the dispatcher does not acknowledge stays in the journal."""
     with kit.watch.shielded():
         try:
-            patiently(
-                lambda: kit.dispatcher.finish(outcome),
-                retries=kit.policy.report_retries,
+            answered = patiently(
+                lambda: _send(kit, outcome),
+                budget_s=kit.policy.report_budget_s,
                 watch=kit.watch,
                 on_retry=lambda trouble: kit.teller.say("report.again", f"will try again: {trouble.message}"),
             )
@@ -227,9 +235,22 @@ def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
             notes.undelivered = unexpected(kit.teller, bug)
             notes.blame(notes.undelivered)
             return
+    if answered.useless:
+        notes.useless = answered.useless
+        text = f"nobody waits for the final state of payload {outcome.payload_id}: {answered.useless}; it stays in the journal as evidence"
+        kit.teller.say("report.evidence", text)
+        with _journal_trouble(kit, notes):
+            kit.journal.closed(outcome.payload_id, outcome.attempt, answered.useless)
+        return
     with _journal_trouble(kit, notes):
         kit.journal.delivered(outcome.payload_id, outcome.attempt)
     kit.teller.say("flight.reported", f"reported payload {outcome.payload_id} as {outcome.state.value}", code=outcome.error_code)
+
+
+def _send(kit: Kit, outcome: Outcome) -> Answered:
+    """One try. Under a stop signal it gets the half of the reserve that the log leaves it."""
+    with kit.watch.interrupting(kit.policy.reserve_s / 2):
+        return conclude(kit.dispatcher, outcome)
 
 
 def land(kit: Kit, notes: Notes, landing: ExitStack) -> None:
@@ -285,4 +306,5 @@ def _show(kit: Kit, notes: Notes, phase: Phase, stage: str) -> None:
 
 def _note_account(kit: Kit, pilot: PilotIdentity, notes: Notes, credential: PayloadCredential, account: Account) -> None:
     notes.account_name, notes.switched = account.name, account.switched
+    kit.journal.boarded(notes.payload, account.name, account.uid, account.work)
     telling.boarded(kit.teller, pilot, notes.payload, credential, account, kit.gateway.name)

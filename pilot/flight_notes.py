@@ -60,7 +60,9 @@ class Notes:
     fault: PilotError | None = None
     ending: PilotError | None = None
     undelivered: PilotError | None = None
+    useless: str = ""
     log_stored: bool = False
+    journal_in_scratch: bool = False
 
     def blame(self, fault: PilotError) -> None:
         """Keep the first fault, for the payload; the first one that the next payload would meet too, for the pilot."""
@@ -100,6 +102,7 @@ def outcome_of(notes: Notes, log_tail: str) -> Outcome:
         account=notes.account_name,
         gateway=notes.gateway,
         switched=notes.switched,
+        journal_in_scratch=notes.journal_in_scratch,
         started_at=notes.started_at,
         ended_at=datetime.now(UTC),
     )

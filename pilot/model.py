@@ -333,6 +333,8 @@ class Outcome:
     account: str = ""
     gateway: str = ""
     switched: bool = False
+    journal_in_scratch: bool = False
+    """True if the journal ends with the slot, so that an outcome which cannot be delivered at once may be lost."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

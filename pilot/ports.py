@@ -55,6 +55,16 @@ class Watch(Protocol):
         """Inside this context stop orders wake a wait but do not raise: for clean-up, and for the run stage."""
 
 
+class CallWatch(Watch, Protocol):
+    """A watch that also bounds calls of libraries, which have no descriptor to wait for."""
+
+    def interrupting(self, grace_s: float) -> AbstractContextManager[None]:
+        """Inside this context a blocking call is cut off `grace_s` after a stop signal, with StoppedError.
+
+        A signal that stands already raises at once, or, where the watch is shielded, starts the grace.
+        """
+
+
 class Dispatcher(Protocol):
     """The server that hands out payloads and hears how they ended.
 
@@ -192,8 +202,14 @@ class Journal(Protocol):
     def claimed(self, payload: Payload) -> None:
         """Remember that this attempt is ours: the first act after the reply."""
 
+    def boarded(self, payload: Payload, account: str, uid: int, work: str) -> None:
+        """Remember whose files now lie where, before there are any."""
+
     def chosen(self, outcome: Outcome) -> None:
-        """Remember the final state before it is sent."""
+        """Remember the final state before it is sent; it cannot be changed any more."""
 
     def delivered(self, payload_id: str, attempt: int) -> None:
         """Forget an attempt whose final state was acknowledged."""
+
+    def closed(self, payload_id: str, attempt: int, why: str) -> None:
+        """Keep an attempt as evidence that is never sent again: the dispatcher has no use for its final state."""

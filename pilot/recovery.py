@@ -1,27 +1,34 @@
-"""Finishing what an earlier pilot could not: its undelivered final states, its left-over private files."""
+"""Finishing what an earlier pilot could not: its undelivered final states, its left-over files."""
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pilot.delivery import Answered, conclude, refused_for_good
 from pilot.errors import DispatcherUnreachableError, JournalError, PilotError
 from pilot.log import Teller
 from pilot.model import FinalState, Outcome
-from pilot.ports import Dispatcher, Watch
-from pilot.rundir import remove_private
+from pilot.ports import CallWatch, Dispatcher
+from pilot.rundir import is_there, remove_private
 
 PILOT_DIED_CODE = 1319
+MOST_REFUSALS = 3
+"""After so many starts whose report was refused for good a record is evidence and no more."""
+CALL_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What a replay came to."""
+    """What a replay came to: final states delivered, closed as evidence, kept for a later start."""
 
     delivered: int = 0
+    closed: int = 0
     kept: int = 0
 
 
@@ -37,16 +44,16 @@ class Record(Protocol):
         """Its attempt number."""
 
     @property
-    def run_dir(self) -> str:
-        """The run directory of that pilot."""
-
-    @property
     def outcome(self) -> Outcome | None:
         """The final state, if that pilot came to choose one."""
 
+    @property
+    def refusals(self) -> int:
+        """How many starts before this one were refused for good with it."""
+
 
 class Orphan(Protocol):
-    """A record whose pilot is gone, held for us until one of its methods is called. Both raise JournalError."""
+    """A record whose pilot is gone, held for us until one of its methods is called. Each raises JournalError."""
 
     @property
     def record(self) -> Record:
@@ -55,69 +62,135 @@ class Orphan(Protocol):
     def settle(self) -> None:
         """Its final state was acknowledged: forget it."""
 
+    def refused(self) -> None:
+        """It was refused for good: count that, leave it for a later start."""
+
+    def close(self, why: str) -> None:
+        """Nobody waits for it: keep it as evidence."""
+
     def release(self) -> None:
         """Leave it for a later start."""
 
 
-def replay(orphans: Iterable[Orphan], own_run_dir: str, dispatcher: Dispatcher, watch: Watch, teller: Teller) -> Recovered:
-    """Deliver the final states of pilots that are gone; one try each, none after the dispatcher turned out to be away.
+class Leftover(Protocol):
+    """The run directory of a pilot that is gone, held for us until `settle` or `release` is called."""
 
-    A payload without a chosen outcome was lost with its pilot and is reported as failed. Whatever the dispatcher orders in
-    its reply, it has a final state then. Once the pilot is told to stop, what is left is kept for later. Nothing is raised
-    for one record: it must not keep pilots from working.
+    @property
+    def run_dir(self) -> Path:
+        """What is to be cleared."""
+
+    @property
+    def owners(self) -> tuple[tuple[str, int], ...]:
+        """Work directory and uid of each account that was boarded."""
+
+    def settle(self) -> None:
+        """Nothing is left: forget it. Raises JournalError."""
+
+    def release(self) -> None:
+        """Something is left: keep it on record."""
+
+
+def clear(leftovers: Sequence[Leftover], own_run_dir: str, teller: Teller) -> int:
+    """Remove what earlier pilots left on disk, what is secret first; returns in how many places something resisted.
 
     Args:
-        orphans: the journal's records of earlier pilots.
-        own_run_dir: run directory of this pilot; one that is used again is not removed under our feet.
-        dispatcher: who waits for the final states.
-        watch: knows whether to stop.
-        teller: is told.
+        leftovers: the journal's records of them. own_run_dir: one that is used again is not removed under our feet.
+        teller: is told path, uid and remedy of what this account may not remove.
     """
-    delivered = kept = 0
+    mine = [one for one in leftovers if str(one.run_dir) != own_run_dir]
+    for one in mine:
+        remove_private(one.run_dir, all_of_it=False)
+    for one in mine:
+        remove_private(one.run_dir)
+    left = 0
+    for one in leftovers:
+        there = is_there(one.run_dir)
+        if there and one in mine:
+            left += 1
+            _tell_left(one, teller)
+        try:
+            one.release() if there else one.settle()
+        except JournalError as trouble:
+            teller.say("journal.trouble", trouble.message)
+    return left
+
+
+def _tell_left(leftover: Leftover, teller: Teller) -> None:
+    places = {path: uid for path, uid in leftover.owners if is_there(Path(path))}
+    with suppress(OSError):
+        places |= {str(work): work.lstat().st_uid for work in leftover.run_dir.glob("payload-*/work")}
+    what = ", ".join(f"{path} of uid {uid}" for path, uid in sorted(places.items())) or "files of another account"
+    text = f"cannot remove {leftover.run_dir}: it holds {what}; remove it as that account or as root. It stays on record"
+    teller.say("recovery.left", text, path=str(leftover.run_dir), uids=sorted(set(places.values())))
+
+
+def replay(orphans: Iterable[Orphan], dispatcher: Dispatcher, watch: CallWatch, teller: Teller, *, budget_s: float) -> Recovered:
+    """Deliver the final states of earlier pilots; none keeps this one from working.
+
+    Args:
+        orphans: the journal's records of earlier pilots. dispatcher: who waits for the final states.
+        watch: knows whether to stop. teller: is told. budget_s: no delivery is begun after this time.
+    """
+    deadline = time.monotonic() + budget_s
+    delivered = closed = kept = 0
     away = False
     for orphan in orphans:
-        record = orphan.record
-        if record.run_dir.startswith("/") and record.run_dir != own_run_dir:
-            _clean(Path(record.run_dir), teller)
-        tried = not away and watch.stop is None
-        trouble = _deliver(record, dispatcher, teller) if tried else None
-        away = away or isinstance(trouble, DispatcherUnreachableError)
-        settled = tried and trouble is None
-        _close(orphan, settled=settled, teller=teller)
-        delivered, kept = delivered + settled, kept + (not settled)
-    return Recovered(delivered=delivered, kept=kept)
+        if away or watch.stop is not None or time.monotonic() > deadline:
+            _end(orphan, None, teller)
+            kept += 1
+            continue
+        answer = _deliver(orphan.record, dispatcher, watch, teller)
+        away = isinstance(answer, DispatcherUnreachableError)
+        ended = _end(orphan, answer, teller)
+        delivered, closed, kept = delivered + (ended == "settled"), closed + (ended == "closed"), kept + (ended == "kept")
+    return Recovered(delivered=delivered, closed=closed, kept=kept)
 
 
-def _deliver(record: Record, dispatcher: Dispatcher, teller: Teller) -> Exception | None:
+def _deliver(record: Record, dispatcher: Dispatcher, watch: CallWatch, teller: Teller) -> Answered | Exception:
+    name = f"the final state of payload {record.payload_id}"
     try:
-        dispatcher.finish(record.outcome or lost(record))
+        with watch.interrupting(CALL_GRACE_S):
+            answered = conclude(dispatcher, record.outcome or lost(record))
     except PilotError as trouble:
-        teller.say("recovery.kept", f"cannot deliver the final state of payload {record.payload_id} yet: {trouble.message}")
+        teller.say("recovery.kept", f"cannot deliver {name} yet: {trouble.message}", reason=trouble.reason)
         return trouble
     except Exception as bug:
-        text = f"cannot deliver the final state of payload {record.payload_id}: unexpected {type(bug).__name__}; see the log"
+        text = f"cannot deliver {name}: unexpected {type(bug).__name__}; see the log"
         teller.say("bug", text, traceback="".join(traceback.format_exception(bug))[-8000:])
         return bug
-    teller.say("recovery.delivered", f"delivered the final state of payload {record.payload_id} for an earlier pilot")
-    return None
+    if not answered.useless:
+        teller.say("recovery.delivered", f"delivered {name} for an earlier pilot")
+    return answered
 
 
-def _close(orphan: Orphan, *, settled: bool, teller: Teller) -> None:
+def _end(orphan: Orphan, answer: Answered | Exception | None, teller: Teller) -> str:
+    """Let a record go as the answer says: ``settled``, ``closed`` or ``kept``."""
+    record = orphan.record
+    why = answer.useless if isinstance(answer, Answered) else ""
+    refused = isinstance(answer, Exception) and refused_for_good(answer)
+    if refused and record.refusals + 1 >= MOST_REFUSALS:
+        why = f"the dispatcher refused it {MOST_REFUSALS} times"
+    if why:
+        text = f"nobody waits for the final state of payload {record.payload_id}: {why}; it stays in the journal as evidence"
+        teller.say("recovery.evidence", text)
     try:
-        if settled:
+        if why:
+            orphan.close(why)
+        elif isinstance(answer, Answered):
             orphan.settle()
+        elif refused:
+            orphan.refused()
         else:
             orphan.release()
     except JournalError as trouble:
         teller.say("journal.trouble", trouble.message)
+    return "closed" if why else "settled" if isinstance(answer, Answered) else "kept"
 
 
-def _clean(run: Path, teller: Teller) -> None:
-    """Remove what the earlier pilot left on disk; what another account owns is told."""
-    remove_private(run)
-    if run.exists():
-        owners = ", ".join(sorted({str(entry.lstat().st_uid) for entry in run.glob("payload-*/work")})) or "unknown"
-        teller.say("recovery.left", f"cannot remove {run}: content of uid {owners}; remove it as that account or as root")
+def tell_strange(sentences: Iterable[str], teller: Teller) -> None:
+    """Say which records nobody can use."""
+    for sentence in sentences:
+        teller.say("journal.strange", sentence)
 
 
 def lost(record: Record) -> Outcome:

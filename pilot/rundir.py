@@ -6,9 +6,13 @@ import os
 import secrets
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from pilot.errors import NoSpaceError, SandboxError
+
+PROXY_NAME = ".x509_proxy"
+"""The owner's proxy in a work directory, as the far side calls it."""
 
 
 class RunDirectory:
@@ -57,10 +61,26 @@ class RunDirectory:
             raise
 
 
-def remove_private(path: Path) -> None:
-    """Remove a run directory as far as this account may: the private part first, it holds the secrets."""
+def remove_private(path: Path, *, all_of_it: bool = True) -> None:
+    """Remove a run directory as far as this account may: first what is secret, then, with `all_of_it`, the rest."""
     shutil.rmtree(path / "pilot", ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        for payload in [entry.path for entry in os.scandir(path) if entry.name.startswith("payload-")]:
+            with suppress(OSError):
+                os.unlink(os.path.join(payload, "work", PROXY_NAME))  # noqa: PTH108, PTH118
+    if all_of_it:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def is_there(path: Path) -> bool:
+    """True unless it is certain that nothing is at this path; what may not be looked at is there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def fresh_name(scratch: Path) -> Path:

@@ -28,7 +28,7 @@ class ShiftPolicy:
     ends_at: float
     patience_s: float
     poll_s: float
-    claim_retries: int
+    claim_budget_s: float
     min_proxy_s: float
 
 
@@ -110,7 +110,7 @@ class Shift:
         try:
             return patiently(
                 lambda: self._ask(pilot),
-                retries=self._policy.claim_retries,
+                budget_s=self._policy.claim_budget_s,
                 watch=self._watch,
                 on_retry=lambda trouble: self._kit.teller.say("claim.again", f"will ask again: {trouble.message}"),
             ), None

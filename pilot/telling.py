@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pilot.errors import PilotError
 from pilot.log import Teller
@@ -16,6 +17,13 @@ def admitted(teller: Teller, pilot: PilotIdentity) -> None:
     hours = (pilot.not_after - datetime.now(UTC)).total_seconds() / 3600
     teller.say("pilot.admitted", f"I am {pilot.dn}, role {pilot.role}, proxy good for {hours:.1f} h")
     teller.audit("pilot.admitted", pilot_dn=pilot.dn, role=pilot.role, vo=pilot.vo)
+
+
+def journal(teller: Teller, path: Path, *, inside: bool) -> None:
+    """Where do final states wait that cannot be delivered?"""
+    if inside:
+        text = f"WARNING: the journal {path} lies in scratch space that ends with this slot; set paths.journal to a place that outlives it"
+        teller.say("journal.in-scratch", text)
 
 
 def kept(teller: Teller, refusal: PilotError) -> None:

@@ -109,20 +109,24 @@ class SelectorWatch:
                     return ready - own
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
+    def interrupting(self, grace_s: float = CALL_GRACE_S) -> Iterator[None]:
         """Inside this context a blocking library call is cut off soon after a stop signal.
 
-        Only for requests that have no descriptor to select on. A reply that comes within `CALL_GRACE_S` is still
-        taken, so that a payload assigned in that moment is reported and not lost.
+        Only for requests that have no descriptor to select on. A reply that comes within `grace_s` is still taken, so that
+        a payload assigned in that moment is reported and not lost, and a final state acknowledged in it is not sent again.
+
+        Args:
+            grace_s: seconds, more than 0.
 
         Raises:
             CallInterruptedError: the call was cut off.
+            StoppedError, PayloadKilledError: a stop order stood already, and the watch is not shielded.
         """
         inside = True
 
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
+        def on_signal(_number: int = 0, _frame: FrameType | None = None) -> None:
             if signal.getitimer(signal.ITIMER_REAL)[0] == 0:  # a second signal gives no further grace
-                signal.setitimer(signal.ITIMER_REAL, CALL_GRACE_S)
+                signal.setitimer(signal.ITIMER_REAL, grace_s)
 
         def on_alarm(_number: int, _frame: FrameType | None) -> None:
             if inside:
@@ -134,7 +138,11 @@ class SelectorWatch:
         for number in STOP_SIGNALS:
             signal.signal(number, on_signal)
         try:
-            self._raise_if_stopped()  # only now: a signal before the handlers were in place would cut nothing off
+            # Only now: a signal before the handlers were in place would cut nothing off.
+            if not self._shields:
+                self._raise_if_stopped()
+            elif self.stop is not None and self.stop.reason is StopReason.SIGNAL:
+                on_signal()
             yield
         finally:
             inside = False  # what came in the last moment is kept

@@ -203,7 +203,7 @@ def _timing(outcome: Outcome) -> str:
 
 def _metrics(outcome: Outcome) -> str:
     """Blank-separated ``name=value`` pairs: who ran it, through which gateway."""
-    pairs = {"account": outcome.account, "gateway": outcome.gateway}
+    pairs = {"account": outcome.account, "gateway": outcome.gateway, "journal": "in-scratch" if outcome.journal_in_scratch else ""}
     if outcome.account:
         pairs["switched"] = "yes" if outcome.switched else "no"
     return " ".join(f"{name}={'_'.join(value.split())}" for name, value in pairs.items() if value)

@@ -1,68 +1,98 @@
-"""The outcome journal: one locked file per attempt, written and synchronised before the world is told.
+"""The outcome journal: one file per attempt, written and synchronised before the world is told.
 
-A file holds one JSON record a line, the last whole one counts: a disk that fills up never costs what stood there before.
-A record is made right after a claim and removed after the dispatcher acknowledged the final state. The writer holds
-a lock (`flock`) on it as long as it lives, so whoever gets the lock knows that the pilot of that record is gone.
+A record is made right after a claim and removed after the dispatcher acknowledged the final state. Once an outcome stands in
+it that one is final. A record that nobody waits for any more stays as evidence, and keeps the attempt from being flown again.
 Records hold no secret.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from pilot.errors import JournalError
+from pilot.journal import files, holder
+from pilot.journal.holder import Holder
+from pilot.journal.runs import Run
 from pilot.model import Outcome, Payload
 
-MAX_RECORD_BYTES = 1_000_000
-_SUFFIX = ".flight.json"
+VERSION = 2
+SUFFIX = ".flight.json"
+EVIDENCE_S = 30 * 86_400.0
+"""How long a record that nobody waits for is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What is known of one attempt."""
 
-    version: int = 1
+    version: int = VERSION
     payload_id: str
     attempt: int
     owner: str
     dispatcher: str
     """Base address of the dispatcher that waits for the outcome."""
-    run_dir: str
-    """The pilot's run directory, to be removed if the pilot could not."""
-    uid: int
-    pid: int
+    holder: Holder
     outcome: Outcome | None = None
+    refusals: int = 0
+    """How often the dispatcher refused this outcome for good."""
+    closed: str = ""
+    """Why nobody waits for the outcome any more; empty while somebody does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """A record whose pilot is gone; the lock on it is ours until `settle` or `release`."""
+    """A record whose pilot is gone, ours until one of its methods was called; each may raise JournalError."""
 
     record: Record
     path: Path
     fd: int
 
     def settle(self) -> None:
-        """Its final state was acknowledged: forget it. Raises JournalError."""
-        try:
-            with _refusals(self.path):
-                self.path.unlink(missing_ok=True)
-        finally:
-            os.close(self.fd)
+        """Its final state was acknowledged: forget it."""
+        files.remove(self.path, self.fd)
+
+    def refused(self) -> None:
+        """The dispatcher refused it for good: count that, and leave it for a later start."""
+        self._leave(replace(self.record, refusals=self.record.refusals + 1))
+
+    def close(self, why: str) -> None:
+        """Nobody waits for it: keep it as evidence."""
+        self._leave(replace(self.record, closed=why))
 
     def release(self) -> None:
         """Leave it for a later start."""
         os.close(self.fd)
+
+    def _leave(self, record: Record) -> None:
+        try:
+            files.append(self.path, self.fd, msgspec.json.encode(record))
+        finally:
+            os.close(self.fd)
+
+
+@dataclass(slots=True)
+class Orphans:
+    """Records for one dispatcher whose pilots are gone; iterate once. The caller ends each record by one of its methods."""
+
+    spool: Spool
+    strange: list[str] = field(default_factory=list)
+    """Sentences about records that cannot be used; complete at the end of the iteration."""
+
+    def __iter__(self) -> Iterator[Orphan]:
+        files.sweep_drafts(self.spool.directory)
+        for path in sorted(self.spool.directory.glob(f"*{SUFFIX}")):
+            orphan = self.spool.adopt(path, self.strange)
+            if orphan is not None:
+                yield orphan
 
 
 class Spool:
@@ -70,77 +100,59 @@ class Spool:
 
     Args:
         directory: made with mode 0700 if it is not there; refused if somebody else owns it or may enter it.
-        dispatcher: base address, kept with each record.
-        run_dir: the pilot's run directory, kept with each record.
+        dispatcher: base address, kept with each record. run: the record of this pilot's run directory; None where nothing is flown.
 
     Raises:
         JournalError: from every method, when the file system refuses.
     """
 
-    def __init__(self, directory: Path, *, dispatcher: str, run_dir: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, *, dispatcher: str, run: Run | None = None) -> None:
+        self.directory = directory
         self._dispatcher = dispatcher
-        self.run_dir = run_dir
+        self._run = run
+        self._here = holder.present()
         self._open: dict[tuple[str, int], tuple[Record, int]] = {}
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            state = directory.lstat()
-        except OSError as refused:
-            raise JournalError(f"cannot use the journal directory {directory}: {refused.strerror}; set paths.journal") from refused
-        if state.st_uid != os.geteuid() or state.st_mode & 0o077:
-            message = f"cannot use the journal directory {directory}: it must belong to this account with mode 0700; set paths.journal"
-            raise JournalError(message)
+        files.open_directory(directory)
 
     def claimed(self, payload: Payload) -> None:
         """Remember that this attempt is ours."""
-        record = Record(
-            payload_id=payload.id,
-            attempt=payload.attempt,
-            owner=payload.owner,
-            dispatcher=self._dispatcher,
-            run_dir=self.run_dir,
-            uid=os.geteuid(),
-            pid=os.getpid(),
-        )
+        record = Record(payload_id=payload.id, attempt=payload.attempt, owner=payload.owner, dispatcher=self._dispatcher, holder=self._here)
         path = self._path(payload.id, payload.attempt)
         try:
-            with _refusals(path):
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = files.make(path, msgspec.json.encode(record))
         except FileExistsError as exists:
             message = f"cannot fly payload {payload.id} attempt {payload.attempt}: {path} shows that it was flown before"
             raise JournalError(message, reason="flown-before") from exists
-        try:
-            with _refusals(path):
-                # Waits at most for another pilot that looks for orphans just now; in an empty file it finds nothing.
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                self._append(record, fd)
-                self._synchronise()
-        except JournalError:
-            with suppress(OSError):
-                path.unlink()
-            os.close(fd)
-            raise
         self._open[payload.id, payload.attempt] = (record, fd)
 
+    def boarded(self, payload: Payload, account: str, uid: int, work: str) -> None:
+        """Remember whose files now lie where."""
+        if self._run is not None:
+            self._run.boarded(payload_id=payload.id, attempt=payload.attempt, account=account, uid=uid, path=work)
+
     def chosen(self, outcome: Outcome) -> None:
-        """Remember the final state, before it is sent."""
+        """Remember the final state, before it is sent; it cannot be changed any more."""
         key = (outcome.payload_id, outcome.attempt)
         if key not in self._open:
             raise JournalError(f"cannot note the outcome of payload {outcome.payload_id}: it was never claimed here")
         record, fd = self._open[key]
-        with _refusals(self._path(*key)):
-            self._append(replace(record, outcome=outcome), fd)
+        if record.outcome is not None and record.outcome != outcome:
+            raise JournalError(f"cannot change the outcome of payload {outcome.payload_id}: it was chosen before", reason="chosen-before")
+        chosen = replace(record, outcome=outcome)
+        files.append(self._path(*key), fd, msgspec.json.encode(chosen))
+        self._open[key] = (chosen, fd)
 
     def delivered(self, payload_id: str, attempt: int) -> None:
         """Forget an attempt whose final state was acknowledged."""
         _, fd = self._open.pop((payload_id, attempt), (None, -1))
-        path = self._path(payload_id, attempt)
-        try:
-            with _refusals(path):
-                path.unlink(missing_ok=True)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        if fd >= 0:
+            files.remove(self._path(payload_id, attempt), fd)
+
+    def closed(self, payload_id: str, attempt: int, why: str) -> None:
+        """Keep an attempt as evidence: the dispatcher has no use for its final state."""
+        record, fd = self._open.pop((payload_id, attempt), (None, -1))
+        if record is not None:
+            Orphan(record=record, path=self._path(payload_id, attempt), fd=fd).close(why)
 
     def close(self) -> None:
         """Let go of the locks; what was not delivered stays on disk for the next start."""
@@ -148,67 +160,54 @@ class Spool:
             os.close(fd)
         self._open.clear()
 
-    def orphans(self) -> Iterator[Orphan]:
-        """Records for this dispatcher whose pilot is gone. The caller calls `settle` or `release` on each."""
-        for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
-            orphan = self._adopt(path)
-            if orphan is not None:
-                yield orphan
+    def orphans(self) -> Orphans:
+        """Records for this dispatcher whose pilot is gone."""
+        return Orphans(self)
 
-    def _adopt(self, path: Path) -> Orphan | None:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None  # settled by somebody else meanwhile
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            record = _last_record(os.pread(fd, MAX_RECORD_BYTES, 0))
-            if record is not None and record.dispatcher == self._dispatcher and os.fstat(fd).st_nlink:
-                return Orphan(record=record, path=path, fd=fd)
-        except BlockingIOError:
-            pass  # its pilot lives
-        except OSError:
-            pass  # cannot be read: kept for a person to look at
-        os.close(fd)
+    def adopt(self, path: Path, strange: list[str]) -> Orphan | None:
+        """Take up one record if its pilot is gone; what cannot be used is told in `strange` and stays as it is."""
+        found = files.take(path)
+        if found is None:
+            return None
+        if isinstance(found, str):
+            strange.append(f"cannot use the journal's record {path}: {found}; look at it, then remove it")
+            return None
+        record = whole_record(found.lines)
+        if isinstance(record, str):
+            strange.append(f"cannot use the journal's record {path}: {record}; look at it, then remove it")
+        elif self._is_ours(record, found):
+            return Orphan(record=record, path=path, fd=found.fd)
+        elif record.closed and time.time() - os.fstat(found.fd).st_mtime > EVIDENCE_S:
+            with suppress(JournalError):
+                files.remove(path, found.fd)
+            return None
+        os.close(found.fd)
         return None
 
-    def _append(self, record: Record, fd: int) -> None:
-        data = msgspec.json.encode(record) + b"\n"
-        start = os.lseek(fd, 0, os.SEEK_END)
-        if start + len(data) > MAX_RECORD_BYTES:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        if os.write(fd, data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(fd)
-
-    def _synchronise(self) -> None:
-        """A new name is on disk only when its directory is."""
-        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _is_ours(self, record: Record, found: files.Found) -> bool:
+        """For this dispatcher, open, and without a living holder."""
+        if record.closed or record.dispatcher != self._dispatcher:
+            return False
+        return found.locked or holder.is_gone(record.holder, self._here) is True
 
     def _path(self, payload_id: str, attempt: int) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", payload_id)[:100]
         exact = hashlib.sha256(f"{self._dispatcher}\n{payload_id}".encode()).hexdigest()[:12]
-        return self._directory / f"{safe}.{attempt}.{exact}{_SUFFIX}"
+        return self.directory / f"{safe}.{attempt}.{exact}{SUFFIX}"
 
 
-def _last_record(data: bytes) -> Record | None:
-    """The last whole record; a line that a full disk cut short does not count."""
-    for line in reversed(data.splitlines()):
+def whole_record(lines: tuple[bytes, ...]) -> Record | str:
+    """What the lines of a file come to: the newest whole one, with the first outcome that was chosen; or why it is no record."""
+    whole: Record | None = None
+    chosen: Outcome | None = None
+    for line in lines:
         with suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(line, type=Record)
-    return None
+            if msgspec.json.decode(line, type=_Version).version != VERSION:
+                return f"it is of another version than {VERSION}"
+            whole = msgspec.json.decode(line, type=Record)
+            chosen = chosen or whole.outcome
+    return "it has no whole line" if whole is None else replace(whole, outcome=chosen)
 
 
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """Turn what the file system says into a JournalError; that a name exists already is for the caller."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as refused:
-        raise JournalError(f"cannot write {path}: {refused.strerror}; free space or set paths.journal") from refused
+class _Version(msgspec.Struct):
+    version: int

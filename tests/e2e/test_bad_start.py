@@ -121,16 +121,16 @@ def test_a_bad_pilot_proxy_is_told_before_anything_is_claimed(rig: Rig, name: st
 def test_a_bad_dispatcher_is_told(rig: Rig, kind: Any, code: int, words: tuple[str, ...]) -> None:
     """A dispatcher that hangs, trickles, breaks or speaks garbage ends the pilot in time, with the documented code."""
     rig.grid.dispatcher.faults.add(Fault(kind=kind, path="acquire_jobs"))
-    told(rig.start(sets={"dispatcher.timeout_s": 1, "dispatcher.retries": 0}).land(), code, *words)
+    told(rig.start(sets={"dispatcher.timeout_s": 1, "dispatcher.claim_budget_s": 0}).land(), code, *words)
 
 
 def test_a_dispatcher_that_is_down_is_told(rig: Rig) -> None:
     """Where nobody listens the pilot says so, after the configured tries."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    landed = rig.start(sets={"dispatcher.url": f"https://localhost:{port}", "dispatcher.retries": 1}).land()
+    landed = rig.start(sets={"dispatcher.url": f"https://localhost:{port}", "dispatcher.claim_budget_s": 4}).land()
     told(landed, 79, f"localhost:{port}", "refused")
-    assert landed.stderr.count("will ask again") == 1
+    assert landed.stderr.count("will ask again") > 0
 
 
 @pytest.mark.parametrize("wrong", ["host", "ca", "plain"])
@@ -144,7 +144,7 @@ def test_a_dispatcher_with_a_wrong_certificate_gets_nothing(rig: Rig, wrong: str
         url = server.url
         if wrong == "plain":
             url = f"https://{rig.black_hole().address}"
-        landed = rig.start(sets={"dispatcher.url": url, "dispatcher.retries": 0, "dispatcher.timeout_s": 2}).land()
+        landed = rig.start(sets={"dispatcher.url": url, "dispatcher.claim_budget_s": 0, "dispatcher.timeout_s": 2}).land()
     told(landed, 79 if wrong == "plain" else 90, url.removeprefix("https://"))
     assert len(store.pilots()) == asked
 
@@ -176,7 +176,7 @@ def test_an_undelivered_report_waits_in_the_journal(rig: Rig) -> None:
     """A dispatcher that is away at the end loses nothing: the next start delivers the true outcome."""
     rig.grid.dispatcher.faults.add(Fault(kind="down", path="update_job"))
     number = rig.grid.store.submit(shell("exit 4"))
-    flying = rig.start(sets={"dispatcher.retries": 0})
+    flying = rig.start(sets={"dispatcher.report_budget_s": 0})
     landed = flying.land()
     assert (landed.code, len(landed.journal), landed.left) == (79, 1, [])
     assert errors_of(landed) != []

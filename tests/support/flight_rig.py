@@ -79,6 +79,8 @@ class Landed:
     """Files, processes, secrets that should not be there."""
     journal: list[Path]
     """Records of payloads whose final state was not acknowledged."""
+    runs: list[Path]
+    """Records of run directories that could not be cleared."""
     seconds: float
 
     @property
@@ -129,7 +131,8 @@ class Flying:
             audit=[json.loads(line) for line in (place / "audit.jsonl").read_text().splitlines()],
             log=log,
             left=self.rig.left_behind(self.scratch),
-            journal=sorted(self.scratch.glob("pilot-journal/*")),
+            journal=sorted(self.scratch.glob("pilot-journal/*.flight.json")),
+            runs=sorted(self.scratch.glob("pilot-journal/*.run.json")),
             seconds=seconds,
         )
 
@@ -234,6 +237,7 @@ class Rig:
         """
         place = place or self.place()
         values: dict[str, object] = {"lifetime.max_payloads": 1, "paths.audit": place / "audit.jsonl", "paths.log": place / "pilot.jsonl"}
+        values["paths.journal"] = place / "scratch" / "pilot-journal"  # also where the account has a home
         values |= {"pilot.proxy": proxy or self.grid.pilot_proxy, **(sets or {})}
         flags = [word for name, value in values.items() for word in ("--set", f"{name}={_text(value)}")]
         scratch = place / "scratch"

@@ -181,7 +181,7 @@ def pilot_killed(theatre: Theatre) -> dict[str, Any]:
 def report_away(theatre: Theatre) -> dict[str, Any]:
     """The dispatcher is away at the end: the owner's side is clean all the same."""
     theatre.rig.grid.dispatcher.faults.add(Fault(kind="down", path="update_job"))
-    told = theatre.fly(shell("exit 6"), sets={"dispatcher.retries": 0})
+    told = theatre.fly(shell("exit 6"), sets={"dispatcher.report_budget_s": 0})
     theatre.rig.grid.dispatcher.faults.clear()
     return told
 

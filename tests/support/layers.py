@@ -62,7 +62,7 @@ TESTBED_USES = ("credentials.trust",)
 
 ORCHESTRATION = frozenset(
     {
-        *("flight", "flight_notes", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "renewal"),
+        *("flight", "flight_notes", "delivery", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "renewal"),
         *("execution.renewal", "execution.supervision"),
     }
 )

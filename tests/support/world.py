@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pilot import flight, renewal, retry, shift
+from pilot import flight, recovery, renewal, retry, shift
 from pilot.errors import JournalError
 from pilot.execution import renewal as execution_renewal
 from pilot.execution import supervision
@@ -24,6 +24,7 @@ from pilot.model import (
     Command,
     FileToFetch,
     FileToStore,
+    KnownState,
     MovedFile,
     Order,
     Outcome,
@@ -47,8 +48,9 @@ from pilot.watch import stop_error
 OWNER = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
 TOO_MANY_WAITS = 2_000
 RUN_S = 10.0
+CLAIM_BUDGET_S = 3.0
 POLICY = FlightPolicy(
-    grace_s=30.0, signal_grace_s=5.0, reserve_s=10.0, sample_s=60.0, staging_timeout_s=600.0, output_cap_bytes=1000, report_retries=3
+    grace_s=30.0, signal_grace_s=5.0, reserve_s=10.0, sample_s=60.0, staging_timeout_s=600.0, output_cap_bytes=1000, report_budget_s=300.0
 )
 
 
@@ -76,6 +78,7 @@ class WorldWatch:
         self.shields = 0
         self.readable: set[int] = set()
         self.current = ""
+        self.graces: list[float] = []
         self._signal: StopOrder | None = None
         self._kill: StopOrder | None = None
         self._script: list[tuple[float, Callable[[], object]]] = []
@@ -114,8 +117,9 @@ class WorldWatch:
             self.shields -= 1
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
+    def interrupting(self, grace_s: float = 2.0) -> Iterator[None]:
         self.raise_if_stopped()
+        self.graces.append(grace_s)
         yield
 
     def raise_if_stopped(self) -> None:
@@ -171,19 +175,32 @@ class WorldDispatcher:
     def finish(self, outcome: Outcome) -> Reply:
         self._world.call("dispatcher.finish")
         self._world.finished.append(outcome)
-        return Reply()
+        return self._world.on_finish(outcome)
+
+    def state(self, payload_id: str) -> KnownState | None:
+        self._world.call("dispatcher.state")
+        return self._world.job_status
 
 
 class WorldJournal:
     def __init__(self, world: World) -> None:
         self._world = world
         self.records: dict[tuple[str, int], Outcome | None] = {}
+        self.evidence: dict[tuple[str, int], str] = {}
 
     def claimed(self, payload: Payload) -> None:
         self._world.call("journal.claimed")
         if (payload.id, payload.attempt) in self.records:
             raise JournalError("cannot fly it: it was flown before", reason="flown-before")
         self.records[payload.id, payload.attempt] = None
+
+    def boarded(self, payload: Payload, account: str, uid: int, work: str) -> None:
+        self._world.call("journal.boarded")
+
+    def closed(self, payload_id: str, attempt: int, why: str) -> None:
+        self._world.call("journal.closed")
+        self.evidence[payload_id, attempt] = why
+        self.records.pop((payload_id, attempt), None)
 
     def chosen(self, outcome: Outcome) -> None:
         self._world.call("journal.chosen")
@@ -296,6 +313,9 @@ class World:
         self.survivors = 0
         self.usage = Usage(cpu_s=1.0)
         self.on_heartbeat: Callable[[Status], Reply] = lambda _status: Reply()
+        self.on_finish: Callable[[Outcome], Reply] = lambda _outcome: Reply()
+        self.job_status: KnownState | None = None
+        """What the dispatcher knows of any job."""
         self.credential_lifetime = timedelta(hours=12)
         self.limits = Limits(wall_s=10_000.0)
         self.people = io.StringIO()
@@ -358,7 +378,7 @@ class World:
         """A shift: by default as many payloads as are queued."""
         numbers = {
             "max_payloads": len(self.queue) or 1, "ends_at": self.watch.now + 100_000.0, "patience_s": 0.0, "poll_s": 10.0,
-            "claim_retries": 2, "min_proxy_s": 60.0,
+            "claim_budget_s": CLAIM_BUDGET_S, "min_proxy_s": 60.0,
         }
         identity = pilot or pilot_identity()
         slot = Slot(queue="Q", node="n")
@@ -372,5 +392,5 @@ def _moved(name: str, url: str) -> MovedFile:
 def virtual_time(monkeypatch: pytest.MonkeyPatch, watch: WorldWatch) -> None:
     """The orchestration reads the clock of this watch, so that hours cost nothing."""
     clock = SimpleNamespace(monotonic=lambda: watch.now)
-    for module in (flight, shift, retry, renewal, execution_renewal, supervision):
+    for module in (flight, shift, retry, recovery, renewal, execution_renewal, supervision):
         monkeypatch.setattr(module, "time", clock)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import JournalError
-from pilot.journal.spool import MAX_RECORD_BYTES, Spool
+from pilot.journal import files, holder
+from pilot.journal.files import MAX_FILE_BYTES
+from pilot.journal.runs import Run, leftovers
+from pilot.journal.spool import Spool
 from pilot.model import FinalState, Outcome, PayloadResult, StopReason, StoredFile, Usage
 from tests.support.world import OWNER, a_payload
 
@@ -29,15 +34,15 @@ OUTCOME = Outcome(
 )  # fmt: skip
 
 
-def spool(directory: Path, dispatcher: str = DISPATCHER, run_dir: str = "/scratch/run") -> Spool:
-    return Spool(directory, dispatcher=dispatcher, run_dir=run_dir)
+def spool(directory: Path, dispatcher: str = DISPATCHER) -> Spool:
+    return Spool(directory, dispatcher=dispatcher)
 
 
 def dead_pilot(directory: Path, *steps: str) -> None:
     """Another process that does these things with its journal and is gone without closing it."""
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.unit.test_journal_spool import *\n"
-        f"journal = spool(Path({str(directory)!r}), run_dir='/scratch/dead')\n" + "\n".join(steps) + "\nos._exit(9)\n"
+        f"journal = spool(Path({str(directory)!r}))\n" + "\n".join(steps) + "\nos._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=30)
 
@@ -59,11 +64,11 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_record_survives_its_pilot(directory: Path) -> None:
-    """What a pilot chose is found whole after it was killed, once, with owner and run directory; settled it is gone."""
+    """What a pilot chose is found whole after it was killed, once, with its owner; settled it is gone."""
     dead_pilot(directory, "journal.claimed(a_payload())", "journal.chosen(OUTCOME)")
     (orphan,) = spool(directory).orphans()
     record = orphan.record
-    assert (record.payload_id, record.attempt, record.owner, record.run_dir) == ("1", 1, OWNER, "/scratch/dead")
+    assert (record.payload_id, record.attempt, record.owner) == ("1", 1, OWNER)
     assert record.outcome == OUTCOME
     orphan.settle()
     assert list(directory.iterdir()) == []
@@ -128,12 +133,157 @@ def test_other_dispatchers(directory: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null\n", b"\xff\xfe", b'{"version":1}\n', b"[" * 100_000])
 def test_broken_record_is_kept(directory: Path, content: bytes) -> None:
-    """What cannot be understood is left for a person, and does not disturb."""
+    """What cannot be understood is left for a person, told, and does not disturb."""
     journal = spool(directory)
     broken = directory / "7.1.abc.flight.json"
     broken.write_bytes(content)
-    assert list(journal.orphans()) == []
+    orphans = journal.orphans()
+    assert list(orphans) == []
     assert broken.read_bytes() == content
+    assert [str(broken) in sentence for sentence in orphans.strange] == [True]
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_no_record_is_left(directory: Path, kind: str) -> None:
+    """A name in the journal that is no plain file of ours is told, and nobody waits for it."""
+    journal = spool(directory)
+    path = directory / "7.1.abc.flight.json"
+    {"link": lambda: path.symlink_to("/etc/passwd"), "fifo": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
+    orphans = journal.orphans()
+    assert (list(orphans), len(orphans.strange)) == ([], 1)
+
+
+def test_the_final_state_is_sticky(directory: Path) -> None:
+    """Once chosen an outcome cannot be changed, neither by this pilot nor by what is appended later; the same one again is no change."""
+    journal = spool(directory)
+    journal.claimed(a_payload())
+    journal.chosen(OUTCOME)
+    journal.chosen(OUTCOME)
+    with pytest.raises(JournalError, match="chosen before"):
+        journal.chosen(replace(OUTCOME, state=FinalState.FINISHED))
+    (path,) = directory.iterdir()
+    first = path.read_bytes()
+    path.write_bytes(first + first.splitlines()[-1].replace(b"failed", b"finished") + b"\n")
+    journal.close()
+    (orphan,) = spool(directory).orphans()
+    assert orphan.record.outcome == OUTCOME
+    orphan.release()
+
+
+def test_refusals_are_counted_and_evidence_is_kept(directory: Path) -> None:
+    """A refused record knows how often; a closed one is nobody's orphan, forbids the attempt, and goes after its time."""
+    dead_pilot(directory, "journal.claimed(a_payload())")
+    for number in range(2):
+        (orphan,) = spool(directory).orphans()
+        assert orphan.record.refusals == number
+        orphan.refused()
+    (orphan,) = spool(directory).orphans()
+    orphan.close("nobody waits")
+    assert list(spool(directory).orphans()) == []
+    with pytest.raises(JournalError) as caught:
+        spool(directory).claimed(a_payload())
+    assert caught.value.reason == "flown-before"
+    (path,) = directory.iterdir()
+    assert b"nobody waits" in path.read_bytes()
+    os.utime(path, (1, 1))
+    assert list(spool(directory).orphans()) == []
+    assert list(directory.iterdir()) == []
+
+
+def test_closed_by_its_own_pilot(directory: Path) -> None:
+    """An attempt that nobody waits for is closed as evidence by the pilot that flew it."""
+    journal = spool(directory)
+    journal.claimed(a_payload())
+    journal.chosen(OUTCOME)
+    journal.closed("1", 1, "another attempt")
+    assert list(spool(directory).orphans()) == []
+    (path,) = directory.iterdir()
+    assert b"another attempt" in path.read_bytes()
+
+
+@contextmanager
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file system that has no locks, as a network one without its lock service."""
+
+    def no_locks(_fd: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pilot.journal.files.fcntl.flock", no_locks)
+        yield
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_without_locks_the_holder_decides(directory: Path, monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
+    """Where locks do not work a record is its pilot's while that process lives: same host, boot, pid and start time."""
+    with without_locks(monkeypatch):
+        if dead:
+            dead_pilot(directory, "journal.claimed(a_payload())")
+        else:
+            spool(directory).claimed(a_payload())
+        orphans = list(spool(directory).orphans())
+    assert len(orphans) == dead
+
+
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [({}, False), ({"boot": "before"}, True), ({"started": 1}, True), ({"pid": 2**22 + 1}, True), ({"host": "elsewhere"}, None)],
+)
+def test_who_is_gone(change: dict[str, object], gone: bool | None) -> None:
+    """A process is told by host, boot, number and start time; of another host nothing can be said."""
+    here = holder.present()
+    assert holder.is_gone(replace(here, **change), here) is gone
+
+
+def test_half_made_records_of_killed_pilots_go(directory: Path) -> None:
+    """A record is made whole or not at all; what a pilot killed in between left is removed after its time."""
+    journal = spool(directory)
+    for age_s in (0.0, 2 * files.OLD_DRAFT_S):
+        draft = directory / f"{files.DRAFT_PREFIX}{age_s}"
+        draft.write_text("{")
+        os.utime(draft, (time.time() - age_s,) * 2)
+    assert list(journal.orphans()) == []
+    assert [path.name for path in directory.iterdir()] == [f"{files.DRAFT_PREFIX}0.0"]
+
+
+# ------------------------------------------------------------------------------------------------- run directories
+
+
+def test_a_run_stands_in_the_journal_while_it_is_there(directory: Path, tmp_path: Path) -> None:
+    """A run directory is on record before it is made, nobody takes it up while its pilot lives, and it is forgotten once it is gone."""
+    place = tmp_path / "run"
+    with Run(directory, place):
+        assert len(list(directory.iterdir())) == 1
+        place.mkdir()
+        assert list(leftovers(directory)) == []
+        place.rmdir()
+    assert list(directory.iterdir()) == []
+
+
+def test_a_run_that_resists_stays_on_record(directory: Path, tmp_path: Path) -> None:
+    """What a pilot could not remove stands in the journal with path and the owner's uid, until it is gone."""
+    place = tmp_path / "run"
+    with Run(directory, place) as run:
+        (place / "work").mkdir(parents=True)
+        spool_with = Spool(directory, dispatcher=DISPATCHER, run=run)
+        spool_with.boarded(a_payload(), "alice", 61_001, str(place / "gone"))
+        spool_with.boarded(a_payload(2), "bob", 61_002, str(place / "work"))
+    for _ in range(2):
+        (left,) = leftovers(directory)
+        assert (left.run_dir, left.owners) == (place, ((str(place / "work"), 61_002),))
+        left.release()
+    (left,) = leftovers(directory)
+    left.settle()
+    assert list(directory.iterdir()) == []
+
+
+def test_runs_of_other_hosts_are_theirs(directory: Path, tmp_path: Path) -> None:
+    """A path of another machine is not cleared on this one."""
+    with Run(directory, tmp_path):
+        pass
+    (path,) = directory.iterdir()
+    path.write_bytes(path.read_bytes().replace(os.uname().nodename.encode(), b"elsewhere"))
+    assert list(leftovers(directory)) == []
 
 
 def test_an_outcome_cut_short_leaves_the_claim(directory: Path) -> None:
@@ -163,7 +313,7 @@ def test_record_beyond_the_bound(directory: Path) -> None:
     journal = spool(directory)
     journal.claimed(a_payload())
     with pytest.raises(JournalError):
-        journal.chosen(replace(OUTCOME, diagnosis="x" * MAX_RECORD_BYTES))
+        journal.chosen(replace(OUTCOME, diagnosis="x" * MAX_FILE_BYTES))
     journal.close()
     (orphan,) = spool(directory).orphans()
     orphan.release()
@@ -213,6 +363,6 @@ def test_orphan_that_was_settled_meanwhile(directory: Path) -> None:
     """Two starts at the same time settle a record once."""
     dead_pilot(directory, "journal.claimed(a_payload())")
     paths = spool(directory).orphans()
-    orphan = next(paths)
+    orphan = next(iter(paths))
     orphan.settle()
     assert list(spool(directory).orphans()) == []

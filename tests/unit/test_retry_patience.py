@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from pilot.errors import DispatcherRefusedError, DispatcherUnreachableError, PilotError, StoppedError
-from pilot.retry import FIRST_PAUSE_S, LONGEST_PAUSE_S, patiently
+from pilot.retry import FIRST_PAUSE_S, LEAST_SPREAD_S, LONGEST_PAUSE_S, patiently, pause_s
 from tests.support.world import WorldWatch, virtual_time
 
 
@@ -41,29 +41,50 @@ def away(number: int = 0) -> PilotError:
     return DispatcherUnreachableError(f"cannot reach it ({number})")
 
 
-def ask(action: Callable[[], str], watch: WorldWatch, retries: int = 10) -> tuple[str, list[str]]:
+def ask(action: Callable[[], str], watch: WorldWatch, budget_s: float = 3600.0) -> tuple[str, list[str]]:
     told: list[str] = []
-    return patiently(action, retries=retries, watch=watch, on_retry=lambda trouble: told.append(trouble.message)), told
+    return patiently(action, budget_s=budget_s, watch=watch, on_retry=lambda trouble: told.append(trouble.message)), told
 
 
 def test_growing_pauses(watch: WorldWatch) -> None:
-    """Pauses grow up to a bound, are waited in the watch, and each retry is told with the trouble that caused it."""
+    """Pauses double up to a bound, are waited in the watch, and each retry is told with the trouble that caused it."""
     action = Flaky(watch, *(away(number) for number in range(12)))
-    result, told = ask(action, watch, retries=12)
+    result, told = ask(action, watch)
     assert result == "done"
-    assert action.pauses[0] == FIRST_PAUSE_S
-    for number, pause in enumerate(action.pauses[1:]):
-        shortest = min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S)
-        assert shortest <= pause <= shortest + FIRST_PAUSE_S
+    for number, pause in enumerate(action.pauses, 1):
+        longest = min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S)
+        assert longest / 2 <= pause <= longest
     assert told == [f"cannot reach it ({number})" for number in range(12)]
 
 
+def test_pilots_that_lost_their_dispatcher_together_come_back_apart() -> None:
+    """Half of each pause is drawn at random, also of one that the server asked for: no thundering herd after an outage."""
+    for trouble in (away(), DispatcherUnreachableError("cannot: busy", retry_after_s=60)):
+        early, late = pause_s(8, trouble, 0.0), pause_s(8, trouble, 1.0)
+        assert late - early >= 15.0
+    assert pause_s(1, DispatcherUnreachableError("cannot: busy", retry_after_s=1), 1.0) == 1 + LEAST_SPREAD_S
+
+
+def test_what_the_server_asks_for_is_waited(watch: WorldWatch) -> None:
+    """Retry-After is the shortest pause; one beyond the budget ends the trying at once."""
+    busy = DispatcherUnreachableError("cannot: busy", retry_after_s=40)
+    action = Flaky(watch, busy)
+    ask(action, watch, budget_s=60)
+    assert 40 <= action.pauses[0] <= 50
+    action = Flaky(watch, busy)
+    with pytest.raises(DispatcherUnreachableError):
+        ask(action, watch, budget_s=39)
+    assert len(action.moments) == 1
+
+
 def test_bounded(watch: WorldWatch) -> None:
-    """After the last retry its own error is raised."""
-    action = Flaky(watch, *(away(number) for number in range(9)))
-    with pytest.raises(DispatcherUnreachableError, match=r"\(3\)"):
-        ask(action, watch, retries=3)
-    assert len(action.moments) == 4
+    """No try begins after the budget, and the last one's own error is raised."""
+    action = Flaky(watch, *(away(number) for number in range(99)))
+    with pytest.raises(DispatcherUnreachableError) as caught:
+        ask(action, watch, budget_s=30.0)
+    assert str(len(action.moments) - 1) in caught.value.message
+    assert len(action.moments) > 4
+    assert action.moments[-1] - action.moments[0] <= 30.0
 
 
 @pytest.mark.parametrize("error", [DispatcherRefusedError("no"), RuntimeError("bug")])
@@ -76,11 +97,11 @@ def test_only_what_may_pass_is_retried(watch: WorldWatch, error: Exception) -> N
         assert len(action.moments) == len(troubles)
 
 
-def test_no_retries_wanted(watch: WorldWatch) -> None:
-    """With 0 retries there is one try."""
+def test_no_budget(watch: WorldWatch) -> None:
+    """Without a budget there is one try."""
     action = Flaky(watch, away())
     with pytest.raises(DispatcherUnreachableError):
-        ask(action, watch, retries=0)
+        ask(action, watch, budget_s=0)
     assert watch.waits == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 from pilot import errors
 from pilot.errors import PilotError
 from pilot.model import FinalState
-from tests.support.world import RUN_S, World, a_payload, pilot_identity, virtual_time
+from tests.support.world import CLAIM_BUDGET_S, RUN_S, World, a_payload, pilot_identity, virtual_time
 
 BOB = "/DC=test/DC=example/OU=People/CN=Bob Builder/CN=1234567"
 
@@ -110,21 +110,23 @@ def test_proxy_that_ends_soon(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tries"),
+    ("kind", "again"),
     [
-        (errors.DispatcherUnreachableError, 3),
-        (errors.DispatcherRefusedError, 1),
-        (errors.DispatcherUntrustedError, 1),
-        (errors.DispatcherProtocolError, 1),
+        (errors.DispatcherUnreachableError, True),
+        (errors.DispatcherRefusedError, False),
+        (errors.DispatcherUntrustedError, False),
+        (errors.DispatcherProtocolError, False),
     ],
 )
-def test_claim_that_fails(world: World, kind: type[PilotError], tries: int) -> None:
-    """Only a dispatcher that is away is asked again, a bounded number of times."""
+def test_claim_that_fails(world: World, kind: type[PilotError], again: bool) -> None:
+    """Only a dispatcher that is away is asked again, within its budget."""
     world.fail("dispatcher.claim", kind("cannot claim"))
     result = world.work()
     assert result.error is not None
     assert result.error.exit_code == kind.exit_code
-    assert world.ledger == ["dispatcher.claim"] * tries
+    assert set(world.ledger) == {"dispatcher.claim"}
+    assert (len(world.ledger) > 1) is again
+    assert world.watch.now < 1000.0 + CLAIM_BUDGET_S + 0.1
 
 
 def test_bug_while_claiming_keeps_the_record_of_flights(world: World) -> None:
@@ -207,7 +209,7 @@ def test_report_after_a_kill_order_is_retried(world: World) -> None:
     world.watch.after(1.0, world.watch.order_kill)
     world.fail("dispatcher.finish", errors.DispatcherUnreachableError("cannot reach it"))
     world.work()
-    assert world.ledger.count("dispatcher.finish") == 4
+    assert world.ledger.count("dispatcher.finish") > 4
 
 
 def test_an_attempt_is_flown_once(world: World) -> None:
