@@ -58,7 +58,8 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
     teller = Teller(log_path=config.paths.log, audit_path=config.paths.audit, context=context)
     with ExitStack() as stack:
         stack.callback(teller.close)
-        watch = stack.enter_context(SelectorWatch())
+        drains = config.lifetime.usr1 == "drain"
+        watch = stack.enter_context(SelectorWatch(usr1_drains=drains, drain_file=config.lifetime.drain_file))
         kept = partial(telling.kept, teller)
         proxy = RenewingProxy(proxy_path(config, environ), admit_options(config), lambda: datetime.now(UTC), kept)
         pilot = proxy.current()

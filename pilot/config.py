@@ -1,4 +1,4 @@
-"""Loading the configuration: defaults, site YAML, environment, flags, in this order.
+"""Loading the configuration: defaults, the batch system's, site YAML, environment, flags, in this order.
 
 A later layer replaces a field as a whole, also a list or map. All problems of all layers are told at once.
 """
@@ -29,7 +29,7 @@ class Loaded:
 
     config: Config
     provenance: Mapping[str, str]
-    """``section.field`` to where its value came from: ``default``, ``FILE:LINE``, ``environment NAME`` or ``--set``."""
+    """``section.field`` to where its value came from: ``default``, ``--default``, ``FILE:LINE``, ``environment NAME`` or ``--set``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class _Gathering:
     """A file could not be read, so nothing can be said about fields that are missing."""
 
 
-def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Sequence[str]) -> Loaded:
+def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Sequence[str], defaults: Sequence[str] = ()) -> Loaded:
     """Load the configuration from all layers.
 
     Args:
@@ -58,16 +58,19 @@ def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Seq
         environ: environment, of which variables ``PILOT_<SECTION>__<FIELD>`` are read. Text is taken as it stands,
             other types are read as YAML.
         overrides: ``section.field=value``, values as in the environment.
+        defaults: the same, below all other layers.
 
     Raises:
         ConfigurationError: with every problem found.
     """
     gathering = _Gathering()
+    for default in defaults:
+        _gather_flag(gathering, default, "--default")
     for path in files:
         _gather_file(gathering, path)
     _gather_environment(gathering, environ)
     for override in overrides:
-        _gather_override(gathering, override)
+        _gather_flag(gathering, override, "--set")
     config, provenance = _build(gathering)
     if not gathering.unread:
         for conflict in conflicts(config):
@@ -137,15 +140,15 @@ def _gather_environment(gathering: _Gathering, environ: Mapping[str, str]) -> No
         _gather_text(gathering, spec, environ[variable], f"environment {variable}")
 
 
-def _gather_override(gathering: _Gathering, override: str) -> None:
-    full_name, equals, text = override.partition("=")
+def _gather_flag(gathering: _Gathering, given: str, flag: str) -> None:
+    full_name, equals, text = given.partition("=")
     section, dot, name = full_name.partition(".")
     if not (equals and dot):
-        gathering.problems.append(f"--set {full_name[:100]!r}: it must have the form section.field=value")
+        gathering.problems.append(f"{flag} {full_name[:100]!r}: it must have the form section.field=value")
         return
-    spec = _known(gathering, section, name, "--set")
+    spec = _known(gathering, section, name, flag)
     if spec is not None:
-        _gather_text(gathering, spec, text, "--set")
+        _gather_text(gathering, spec, text, flag)
 
 
 def _gather_text(gathering: _Gathering, spec: FieldSpec, text: str, source: str) -> None:

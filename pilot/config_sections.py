@@ -288,6 +288,16 @@ class LifetimeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         int,
         _seconds(1, 86_400, "Part of batch_grace_s kept for the final report; after a stop signal the payload's grace is cut to the rest."),
     ] = 10
+    usr1: Annotated[
+        Literal["drain", "stop"],
+        Meta(
+            description="What SIGUSR1 means. `drain`: the running payload is finished, no further one is asked for. `stop`: the end of the "
+            "slot is near, as with Grid Engine and LSF. The batch system's wrapper tells its own default."
+        ),
+    ] = "drain"
+    drain_file: Annotated[
+        str, _optional_path("While this file exists no payload is asked for: the pilot finishes the one it has and ends with exit code 0.")
+    ] = ""
 
 
 class PathsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

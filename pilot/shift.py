@@ -81,10 +81,12 @@ class Shift:
             begun = time.monotonic()
             payload, refusal = self._claim(pilot)
             if payload is None:
+                if self._watch.draining:
+                    continue
                 self._kit.teller.say("shift.no-work", f"no work for queue {self._slot().queue}")
                 if time.monotonic() >= last_work + self._policy.patience_s:
                     return "no work"
-                self._watch.wait({}, min(time.monotonic() + self._policy.poll_s, last_work + self._policy.patience_s, self._policy.ends_at))
+                self._watch.rest(min(time.monotonic() + self._policy.poll_s, last_work + self._policy.patience_s, self._policy.ends_at))
                 continue
             self._fly(pilot, payload, refusal, time.monotonic() - begun)
             last_work = time.monotonic()
@@ -93,6 +95,8 @@ class Shift:
         """Why the next payload is not asked for; empty to go on."""
         if self._watch.stop is not None:
             return "stopped"
+        if self._watch.draining:
+            return "drained"
         if len(self._flown) >= self._policy.max_payloads:
             return "maximum number of payloads"
         if time.monotonic() >= self._policy.ends_at:
@@ -120,6 +124,8 @@ class Shift:
             return _unreadable(invalid, invalid.attempt), invalid
 
     def _ask(self, pilot: PilotIdentity) -> Payload | None:
+        if self._watch.draining:  # told between two tries
+            return None
         with self._watch.interrupting():
             return self._kit.dispatcher.claim(pilot, self._slot())
 

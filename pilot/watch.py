@@ -8,13 +8,18 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from pilot.errors import PayloadKilledError, PilotError, StoppedError
 from pilot.model import Order, StopOrder, StopReason
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1)
-"""Each of them means: end in good order. Batch systems differ in which they send (TERM mostly, XCPU and USR1 as warnings)."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Each of them means: end in good order. Batch systems differ in which they send (TERM mostly; XCPU, USR1 and USR2 as warnings)."""
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Where the site says so it means instead: finish the running payload, ask for no further one."""
+DRAIN_FILE_S = 30.0
+"""How often a drain file is looked for while there is no work."""
 LONGEST_SELECT_S = 86_400.0
 """One system call cannot wait for ever (epoll_wait(2) counts milliseconds in 31 bits)."""
 CALL_GRACE_S = 2.0
@@ -33,9 +38,17 @@ class SelectorWatch:
     """`ports.Watch` and `ports.Orders` on one epoll selector, a wake-up pipe and signal handlers that do nothing.
 
     Use as a context manager in the main thread; the former signal handlers come back at the end.
+
+    Args:
+        usr1_drains: SIGUSR1 is an order to drain, not to stop.
+        drain_file: while this file exists the pilot is to drain; empty: none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, usr1_drains: bool = False, drain_file: str = "") -> None:
+        self._stopping = tuple(number for number in STOP_SIGNALS if not (usr1_drains and number == DRAIN_SIGNAL))
+        self._drain_file = drain_file
+        self._drain_told = False
+        self._drain_reader, self._drain_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signal_reader, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._given: list[tuple[str, Order]] = []
@@ -56,7 +69,7 @@ class SelectorWatch:
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(self._old_wakeup)
-        for fd in (self._reader, self._writer, self._signal_reader, self._signal_writer):
+        for fd in (self._reader, self._writer, self._signal_reader, self._signal_writer, self._drain_reader, self._drain_writer):
             os.close(fd)
 
     def begin(self, payload_id: str) -> None:
@@ -78,6 +91,18 @@ class SelectorWatch:
         """The stop order that stands; a signal outranks the dispatcher, it concerns the whole pilot."""
         self._collect()
         return self._signal or self._kill
+
+    @property
+    def draining(self) -> bool:
+        """True once the pilot is to ask for no further payload; the one it has is not touched."""
+        self._collect()
+        return self._drain_told or (self._drain_file != "" and Path(self._drain_file).exists())
+
+    def rest(self, deadline: float) -> None:
+        """Wait with nothing to do: until the deadline, an order to drain, or a stop order, which raises as in `wait`."""
+        while not self.draining and time.monotonic() < deadline:
+            look_at = time.monotonic() + DRAIN_FILE_S if self._drain_file else deadline
+            self.wait({self._drain_reader: selectors.EVENT_READ}, min(deadline, look_at))
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -135,7 +160,7 @@ class SelectorWatch:
                 raise CallInterruptedError(message, reason=name)
 
         old_alarm = signal.signal(signal.SIGALRM, on_alarm)
-        for number in STOP_SIGNALS:
+        for number in self._stopping:
             signal.signal(number, on_signal)
         try:
             # Only now: a signal before the handlers were in place would cut nothing off.
@@ -146,7 +171,7 @@ class SelectorWatch:
             yield
         finally:
             inside = False  # what came in the last moment is kept
-            for number in STOP_SIGNALS:
+            for number in self._stopping:
                 signal.signal(number, _ignore)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, old_alarm)
@@ -154,7 +179,10 @@ class SelectorWatch:
     def _collect(self) -> None:
         """Turn what lies in the pipes into standing orders."""
         for number in _drain(self._signal_reader):
-            if number in STOP_SIGNALS and self._signal is None:
+            if number == DRAIN_SIGNAL and number not in self._stopping:
+                self._drain_told = True
+                _nudge(self._drain_writer)
+            elif number in STOP_SIGNALS and self._signal is None:
                 self._signal = StopOrder(reason=StopReason.SIGNAL, detail=signal.Signals(number).name)
         _drain(self._reader)
         while self._given:

@@ -36,11 +36,19 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         dest="config_overrides",
         help="set one field, over files and environment; may be given several times",
     )
+    parser.add_argument(
+        "--default",
+        metavar="SECTION.FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="config_defaults",
+        help="set one field where nothing else does; a batch system's wrapper tells its time limits so",
+    )
 
 
 def load_from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Loaded:
     """Load what `add_config_options` was told. Raises ConfigurationError."""
-    return load_config(args.config_files, environ, args.config_overrides)
+    return load_config(args.config_files, environ, args.config_overrides, args.config_defaults)
 
 
 def add_arguments(subparsers: Subparsers) -> None:

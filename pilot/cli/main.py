@@ -20,7 +20,8 @@ COMMANDS = {
 """Command to (module, one line). A module is imported only when its command is used."""
 
 
-EARLY = (signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1)
+EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""A shell starts its background jobs with INT and QUIT ignored, so none is left to Python's default."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from pilot.testbed.myproxy_embedded import EmbeddedMyProxy
 from pilot.testbed.store_spec import InputSpec, JobSpec, OutputSpec
 from tests.support.flight_rig import Flying, Landed, Rig, no_traceback, shell
 
-CODES = {signal.SIGTERM: 1201, signal.SIGINT: 1208, signal.SIGXCPU: 1204, signal.SIGUSR1: 1207, signal.SIGQUIT: 1202}
+CODES = {signal.SIGTERM: 1201, signal.SIGINT: 1208, signal.SIGXCPU: 1204, signal.SIGUSR1: 1207, signal.SIGUSR2: 1200, signal.SIGQUIT: 1202}
 BATCH_GRACE_S = 15.0
 """As the testbed's site file says."""
 
@@ -82,11 +82,13 @@ def _asked(rig: Rig) -> bool:
     return rig.grid.store.wait_for(lambda _jobs: sum(pilot["asked"] for pilot in rig.grid.store.pilots()) > before, 20)
 
 
-def stop_at(rig: Rig, name: str, number: int, *, group: bool = False) -> tuple[Landed, int, float]:
+def stop_at(
+    rig: Rig, name: str, number: int, *, group: bool = False, sets: dict[str, object] | None = None
+) -> tuple[Landed, int, float]:
     """Fly to a stage, send a signal there; returns what landed, the job's id, seconds from signal to end."""
     stage = at(rig, name)
     job = rig.grid.store.submit(stage.spec)
-    flying = rig.start(sets=stage.sets)
+    flying = rig.start(sets=stage.sets | (sets or {}))
     assert stage.there()
     begun = time.monotonic()
     flying.stop(number, group=group)
@@ -126,12 +128,49 @@ def test_sigterm_without_a_payload_is_orderly(rig: Rig, name: str) -> None:
     assert rig.job(number).state == "activated"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGQUIT], ids=lambda one: one.name)
+@pytest.mark.parametrize("number", [number for number in CODES if number != signal.SIGTERM], ids=lambda one: one.name)
 def test_other_signals_have_codes_of_their_own(rig: Rig, number: signal.Signals) -> None:
     """Each signal by which batch systems stop a slot is told by its name, with its own error code."""
-    landed, job, seconds = stop_at(rig, "run", number)
+    landed, job, seconds = stop_at(rig, "run", number, sets={"lifetime.usr1": "stop"})
     orderly(landed, number, seconds, 8.0)
     assert rig.job(job).arguments["pilot_error_code"] == CODES[number]
+
+
+def test_usr1_drains(rig: Rig) -> None:
+    """Told to drain, the pilot finishes the payload that runs, asks for no other although there is one, and ends well."""
+    bell, gate = rig.bell(), rig.base / "drain-gate"
+    os.mkfifo(gate, 0o666)
+    gate.chmod(0o666)
+    running = rig.grid.store.submit(shell(f"echo up > {bell.path}; read go < {gate}"))
+    waiting = rig.grid.store.submit(shell("true"))
+    flying = rig.start(sets={"lifetime.max_payloads": 5})
+    assert bell.wait()
+    flying.stop(signal.SIGUSR1)
+    gate.write_text("go\n")
+    landed = flying.land(30)
+    assert (landed.code, landed.result["reason"], landed.left, landed.journal) == (0, "drained", [], []), landed.stderr
+    assert (rig.job(running).state, rig.job(waiting).state) == ("finished", "activated")
+
+
+def test_usr1_drains_a_pilot_without_work(rig: Rig) -> None:
+    """Told to drain while it waits for work, the pilot ends at once and well."""
+    stage = at(rig, "no-work")
+    flying = rig.start(sets=stage.sets)
+    assert stage.there()
+    begun = time.monotonic()
+    flying.stop(signal.SIGUSR1)
+    landed = flying.land(30)
+    assert (landed.code, landed.result["reason"], landed.left) == (0, "drained", [])
+    assert time.monotonic() - begun < 5.0
+
+
+def test_a_drain_file_drains(rig: Rig) -> None:
+    """While the site's drain file exists a pilot takes nothing and ends well."""
+    file = rig.base / "drain"
+    file.write_text("")
+    number = rig.grid.store.submit(shell("true"))
+    landed = rig.start(sets={"lifetime.drain_file": file}).land()
+    assert (landed.code, landed.result["reason"], rig.job(number).state) == (0, "drained", "activated")
 
 
 @pytest.mark.parametrize("name", ["run", "stage-in"])

@@ -38,6 +38,8 @@ def _account_switch() -> str | None:
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "gcc": _program("gcc"),
+    "shellcheck": _program("shellcheck"),
+    "curl": _program("curl"),
     "myproxy-server": _program("myproxy-server"),
     "pam-wrapper": _pam_wrapper,
     "voms-clients": _program("voms-proxy-fake", "voms-proxy-info"),

@@ -76,6 +76,7 @@ class WorldWatch:
         self.now = 1000.0
         self.waits = 0
         self.shields = 0
+        self.draining = False
         self.readable: set[int] = set()
         self.current = ""
         self.graces: list[float] = []
@@ -125,6 +126,10 @@ class WorldWatch:
     def raise_if_stopped(self) -> None:
         if self.stop is not None and not self.shields:
             raise stop_error(self.stop)
+
+    def rest(self, deadline: float) -> None:
+        while not self.draining and self.now < deadline:
+            self.wait({}, min([deadline, *(when for when, _ in self._script)]))
 
     def wait(self, interest: Mapping[int, int], deadline: float) -> frozenset[int]:
         self.waits += 1

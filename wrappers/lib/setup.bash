@@ -6,7 +6,8 @@ die() { say "cannot continue: $*"; exit 75; }
 # packages the testbed's real servers and the gLExec emulation need
 TESTBED_PACKAGES=(python3 python3-venv gcc libc6-dev libssl-dev openssl myproxy-server libmyproxy-voms voms-clients libpam-wrapper util-linux)
 # further ones that only tests use, as oracles
-TEST_PACKAGES=(myproxy globus-proxy-utils procps)
+# shellcheck disable=SC2034 # tests/run uses it
+TEST_PACKAGES=(myproxy globus-proxy-utils procps curl shellcheck)
 
 is_debian_root() { [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; }
 
@@ -27,6 +28,7 @@ install_packages() {
   log=$(mktemp "${TMPDIR:-/tmp}/pilot-apt-XXXXXXXXXX") || die "no temporary file can be made; set TMPDIR"
   if [ ! -e "$policy" ]; then
     # Forbids package scripts to start services as long as this shell or its apt lives; removes itself when asked later.
+    # shellcheck disable=SC2016 # text of a script
     printf '#!/bin/sh\n{ [ -d /proc/%s ] || pgrep -x apt-get >/dev/null; } && exit 101\nrm -f "$0"\nexit 0\n' "$$" >"$policy"
     chmod 755 "$policy" && made_policy=1
   fi
@@ -52,6 +54,7 @@ install_packages() {
 find_python() {
   local candidate
   for candidate in "${PILOT_BASE_PYTHON:-}" /usr/bin/python3 python3.13 python3.12 python3.11 python3; do
+    # shellcheck disable=SC2015 # an empty answer is to continue too
     [ -n "$candidate" ] && candidate=$(command -v "$candidate") || continue
     "$candidate" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { printf '%s\n' "$candidate"; return 0; }
   done

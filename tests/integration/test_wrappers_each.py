@@ -1,0 +1,159 @@
+"""Every wrapper that lies in wrappers/: the cases that all of them must pass."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.errors import ALL_ERRORS
+from tests.support.flight_hooks import BlackHole
+from tests.support.wrapper_rig import NAMES, WRAPPERS, WrapperRig, told_by, wrapper_rig
+
+SCRIPTS = sorted([*WRAPPERS.rglob("*.sh"), *WRAPPERS.rglob("*.bash"), WRAPPERS.parent / "tests" / "run", WRAPPERS.parent / ".ci" / "run"])
+NEWER = re.compile(
+    r"wait -n|(?:local|declare) -n|\$\{[^}]*@[QEPAa]\}|EPOCH(?:SECONDS|REALTIME)|mapfile -d|SRANDOM|inherit_errexit|\[\[ -v \w+\["
+)
+"""Words of bash newer than 4.2 (its NEWS file)."""
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[WrapperRig]:
+    with wrapper_rig() as made:
+        yield made
+
+
+@pytest.mark.needs("shellcheck")
+def test_shellcheck() -> None:
+    """No script has anything that shellcheck finds."""
+    scripts = [path for path in SCRIPTS if path.suffix != ".bash"]  # the others are checked as parts of these
+    command = [
+        "shellcheck",
+        "--shell=bash",
+        "--external-sources",
+        "--check-sourced",
+        f"--source-path={WRAPPERS / 'lib'}",
+        *map(str, scripts),
+    ]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_bash_4_2_is_enough(path: Path) -> None:
+    """No script uses a word that bash 4.2 does not know."""
+    assert NEWER.findall(path.read_text()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_and_environment(rig: WrapperRig, name: str) -> None:
+    """Arguments arrive unchanged, paths may hold spaces, PATH may be empty; the batch system's limits come before them."""
+    actor, scratch = rig.actor(), rig.place("scratch")
+    words = ["run", "--config", "a b.yaml", "", "*", '"$HOME"', "it's"]
+    environment = {"PATH": "", "PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch, "SECRET_OF_SOMEBODY": "hunter2"}
+    ended = rig.start(name, *words, environment=environment).end()
+    assert (ended.code, ended.stdout) == (0, ""), ended.stderr
+    told = told_by(actor)
+    assert told["argv"][-len(words) + 1 :] == words[1:]
+    assert told["argv"][:5] == ["-I", "-X", "utf8", "-m", "pilot"]
+    assert {word.partition("=")[0] for word in told["argv"] if word.startswith("lifetime.")} == {
+        "lifetime.batch_grace_s",
+        "lifetime.reserve_s",
+        "lifetime.usr1",
+    }
+    assert (told["umask"], told["environment"]["LC_ALL"]) == (0o077, "C")
+    assert "/usr/bin" in told["environment"]["PATH"].split(":")
+    assert list(scratch.iterdir()) == []
+    assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exit_codes(rig: WrapperRig, name: str) -> None:
+    """The pilot's exit code is the wrapper's, also that of a pilot which was killed; then the wrapper has the last word."""
+    orders = {"exit 0": 0, "exit 3": 3, "exit 64": 64, "exit 80": 80, "exit 137": 137, "kill 9": 137}
+    running = {
+        order: rig.start(name, environment={"PILOT_PYTHON": rig.actor(order), "PILOT_SCRATCH": rig.place("scratch")}) for order in orders
+    }
+    ended = {order: wrapped.end() for order, wrapped in running.items()}
+    assert {order: one.code for order, one in ended.items()} == orders
+    assert ended["kill 9"].result["exit_code"] == 137
+    assert ended["exit 80"].result == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_term_beside_a_helper_that_hangs(rig: WrapperRig, name: str) -> None:
+    """TERM reaches the pilot, its own exit code comes back, and nobody waits for a report that hangs."""
+    actor, bell = rig.held()
+    with BlackHole() as hole:
+        environment = {
+            "PILOT_PYTHON": actor, "PILOT_SCRATCH": rig.place("scratch"),
+            "APFMON": f"https://{hole.address}", "APFFID": "factory", "APFCID": "7.0",
+        }  # fmt: skip
+        wrapped = rig.start(name, environment=environment)
+        assert bell.wait()
+        assert hole.wait()
+        wrapped.process.send_signal(signal.SIGTERM)
+        ended = wrapped.end()
+    assert (ended.code, ended.stdout) == (42, "came SIGTERM\n"), ended.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_start(rig: WrapperRig, name: str) -> None:
+    """Without Python, without a place to write, with a release that is not the pinned one: told, nothing left, nothing run."""
+    closed, scratch, release = rig.place("closed", 0o500), rig.place("scratch"), rig.base / "release.tar.gz"
+    release.write_bytes(b"not a release")
+    release.chmod(0o644)
+    digest = hashlib.sha256(b"another one").hexdigest()
+    actor = rig.actor()
+    environments = {
+        113: {"PILOT_PYTHON": "/no/python", "PILOT_SCRATCH": scratch},
+        66: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": closed},
+        112: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch, "PILOT_RELEASE": release, "PILOT_RELEASE_SHA256": digest},
+    }
+    running = {code: rig.start(name, environment=environment) for code, environment in environments.items()}
+    for code, word in {113: "/no/python", 66: str(closed), 112: digest}.items():
+        ended = running[code].end()
+        assert (ended.code, ended.result["exit_code"]) == (code, code), ended.stderr
+        assert word in ended.result["message"]
+        assert ended.result["message"] in ended.stderr
+    assert list(scratch.iterdir()) == []
+    assert not (actor.parent / "told.json").exists()
+
+
+PAGE = WRAPPERS.parent / "docs" / "reference" / "wrappers.md"
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The table below a heading of the reference page: first cell to the others."""
+    section = PAGE.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in table[2:]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_tells_what_the_wrapper_says(name: str) -> None:
+    """Grace, reserve, USR1, scratch and pause of each wrapper are those of the reference page."""
+    pattern = r"\b(GRACE_S|RESERVE_S|USR1|SCRATCH_VARIABLES|PAUSE_S)=(?:'([^']*)'|(\S+))"
+    said = {key: quoted or bare for key, quoted, bare in re.findall(pattern, (WRAPPERS / name).read_text())}
+    _, grace, usr1, scratch, pause = rows("The batch systems")[f"`{name}`"]
+    assert grace == f"{said['GRACE_S']}, {said['RESERVE_S']}"
+    assert (usr1, scratch, pause) == (said["USR1"], f"`{said['SCRATCH_VARIABLES']}`", said["PAUSE_S"])
+
+
+def test_the_page_lists_variables_and_codes() -> None:
+    """Every variable that the scripts read and every exit code of theirs stands on the reference page, and no other."""
+    scripts = [
+        path.read_text() for path in (*WRAPPERS.glob("lib/*.bash"), *(WRAPPERS / name for name in NAMES)) if path.name != "setup.bash"
+    ]
+    read = {name for text in scripts for name in re.findall(r"\bPILOT_[A-Z0-9_]+\b", text)} - {"PILOT_VENV"}  # the demonstration's
+    told = {name for cell in rows("Variables") for name in re.findall(r"PILOT_[A-Z0-9_]+", cell)}
+    assert read == told
+    codes = {code for text in scripts for code in re.findall(r"\bCODE_[A-Z]+=([0-9]+)", text)}
+    assert codes == set(rows("Exit codes"))
+    ours = {str(error.exit_code): error for error in ALL_ERRORS}
+    assert {code for code in codes if code in ours} == {"66", "84", "94"}, "a code with two meanings"

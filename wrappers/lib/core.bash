@@ -1,0 +1,169 @@
+# Common core of the batch wrappers: one pilot in one batch slot. Sourced by a wrapper, which before that says what is special
+# about its batch system:
+#   BATCH              its name
+#   JOB_VARIABLES      environment variables that may hold the job's id, most telling first
+#   SCRATCH_VARIABLES  its own environment variables that name a scratch directory
+#   GRACE_S RESERVE_S  seconds between its stop signal and SIGKILL; the part of them that is kept for the final report
+#   USR1               drain; or stop, where the batch system warns of a kill by USR1
+#   PAUSE_S            a slot that failed is held until this long after its start, so that a broken node does not eat jobs
+# Needs bash 4.2: `wait` for one child by its number, no name references, no empty array expanded under `set -u`.
+set -u
+umask 077
+ulimit -c 0
+unset BASH_ENV ENV CDPATH GLOBIGNORE LD_PRELOAD LD_AUDIT SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE
+IFS=$' \t\n'
+export LC_ALL=C
+
+CODE_SOURCE=64 CODE_SCRATCH=66 CODE_USAGE=84 CODE_STOPPED=94 CODE_RELEASE=112 CODE_PYTHON=113
+
+PROJECT=${WRAPPERS%/*}
+# shellcheck source=place.bash
+. "$WRAPPERS/lib/place.bash"
+# shellcheck source=software.bash
+. "$WRAPPERS/lib/software.bash"
+# shellcheck source=report.bash
+. "$WRAPPERS/lib/report.bash"
+
+say() { printf 'wrapper: %s\n' "$*" >&2; }
+
+# sane_path: keeps the absolute directories of PATH, adds the system's
+sane_path() {
+  local part clean='' rest=${PATH:-}:
+  while [ -n "$rest" ]; do
+    part=${rest%%:*} rest=${rest#*:}
+    case $part in /*) clean=$clean$part: ;; esac
+  done
+  export PATH=${clean}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+}
+
+# plain TEXT: the text if it is short and harmless in a log line or URL, else nothing
+plain() {
+  local pattern='^[A-Za-z0-9._:,@+/=-]{1,200}$'
+  if [[ $1 =~ $pattern ]]; then printf '%s' "$1"; fi
+}
+
+# banner: which wrapper, slot and factory this is, if there is anything to tell; chosen names only, never the whole environment
+banner() {
+  local name value text=''
+  for name in $JOB_VARIABLES GRID_GLOBAL_JOBID PANDA_JSID GTAG APFFID APFCID FACTORYQUEUE HARVESTER_ID HARVESTER_WORKER_ID; do
+    value=$(plain "${!name:-}")
+    if [ -n "$value" ]; then text="$text $name=$value"; fi
+  done
+  if [ "$BATCH" != fork ] || [ -n "$text" ]; then say "$BATCH on $(plain "${HOSTNAME:-}") pid $$$text"; fi
+}
+
+got='' pid='' helper=''
+on_signal() {
+  got=${got:-$1}
+  if [ -n "$pid" ]; then kill -s "$1" "$pid" 2>/dev/null; fi
+  if [ -n "$helper" ]; then kill -s TERM "$helper" 2>/dev/null; fi
+}
+
+# attend COMMAND...: runs it with nothing on stdin; a signal to the wrapper ends it at once
+attend() {
+  local rc
+  if [ -n "$got" ]; then return 143; fi
+  "$@" </dev/null &
+  helper=$!
+  if [ -n "$got" ]; then kill -s TERM "$helper" 2>/dev/null; fi
+  while kill -0 "$helper" 2>/dev/null; do wait "$helper"; done
+  wait "$helper"
+  rc=$?
+  helper=''
+  return "$rc"
+}
+
+# result CODE ERROR MESSAGE REASON: the last line of stdout where the pilot did not write it
+result() {
+  local text=${3//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//[[:cntrl:]]/ }
+  printf 'pilot-result {"exit_code": %d, "error": "%s", "message": "%s", "signal": "%s", "reason": "%s", "payloads": []}\n' \
+    "$1" "$2" "$text" "$got" "$4"
+}
+
+# mapped CODE: what the factory is told; see --exit-profile of `pilot run`
+mapped() {
+  if [ "$profile" != harvester ]; then printf '%s' "$1"; return; fi
+  case $1 in
+    0 | "$CODE_STOPPED") printf 0 ;;
+    "$CODE_SOURCE" | 80) printf '%s' "$1" ;;
+    *) printf 1 ;;
+  esac
+}
+
+# fail CODE MESSAGE: there will be no pilot
+fail() {
+  say "$2"
+  result "$1" WrapperError "$2" wrapper
+  leave "$1" "$(mapped "$1")"
+}
+
+stopped() {
+  if [ "$got" = USR1 ] && [ "$USR1" = drain ]; then
+    result 0 "" "" drained
+    leave 0 0
+  fi
+  say "told to stop by SIG$got before the pilot was started"
+  result "$CODE_STOPPED" StoppedError "told to stop by SIG$got before the pilot was started" "SIG$got"
+  leave "$CODE_STOPPED" "$(mapped "$CODE_STOPPED")"
+}
+
+# leave NATIVE MAPPED: cleans, tells the factory, holds a slot that failed at once, ends
+leave() {
+  clean
+  report_end "$2"
+  if [ "$1" -ne 0 ] && [ "$1" -ne "$CODE_STOPPED" ] && [ -z "$got" ] && [ "$SECONDS" -lt "$PAUSE_S" ]; then
+    say "exit code $1 after $SECONDS s: holding the slot for $((PAUSE_S - SECONDS)) s, so that a broken node does not eat jobs"
+    attend sleep "$((PAUSE_S - SECONDS))"
+  fi
+  exit "$2"
+}
+
+number() { # NAME: the value of that variable must be a whole number
+  local pattern='^(0|[1-9][0-9]{0,6})$'
+  [[ ${!1} =~ $pattern ]] || { local name=$1 value; value=$(plain "${!1}"); PAUSE_S=0; fail "$CODE_USAGE" "cannot use $name=$value: it is not a whole number; correct it"; }
+}
+
+wrap() {
+  local signal code word before=''
+  profile=native
+  for word in "$@"; do
+    if [ "$word" = --exit-profile=harvester ] || [ "$before $word" = '--exit-profile harvester' ]; then profile=harvester; fi
+    before=$word
+  done
+  sane_path
+  PAUSE_S=${PILOT_START_PAUSE_S:-$PAUSE_S}
+  SCRATCH_MB=${PILOT_SCRATCH_MB:-500} SCRATCH_INODES=${PILOT_SCRATCH_INODES:-1000}
+  number PAUSE_S; number SCRATCH_MB; number SCRATCH_INODES
+  if [ "${1:-}" != run ]; then
+    choose_software
+    exec "${pilot[@]}" "$@"
+  fi
+  shift
+  # Set before anything exists that a signal could leave behind. The pilot decides what a signal means.
+  for signal in TERM INT QUIT HUP XCPU USR1 USR2; do
+    # shellcheck disable=SC2064 # the name is known now
+    trap "on_signal $signal" "$signal"
+  done
+  banner
+  report_start
+  choose_scratch
+  choose_software
+  if [ -n "$got" ]; then stopped; fi
+  "${pilot[@]}" run --default lifetime.batch_grace_s="$GRACE_S" --default lifetime.reserve_s="$RESERVE_S" \
+    --default lifetime.usr1="$USR1" --run-dir "$run" "$@" &
+  pid=$!
+  if [ -n "$got" ]; then kill -s "$got" "$pid" 2>/dev/null; fi
+  # A trapped signal ends `wait` early; only a wait for a pilot that is gone tells its own exit code.
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
+  wait "$pid"
+  code=$?
+  pid=''
+  if [ "$code" -gt 128 ]; then
+    say "the pilot was ended by signal $((code - 128)) without a word of its own"
+    result "$code" PilotKilled "the pilot was ended by signal $((code - 128))" killed
+    leave "$code" "$(mapped "$code")"
+  fi
+  leave "$code" "$code"
+}
