@@ -74,8 +74,7 @@ class WorldWatch:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.waits = 0
-        self.shields = 0
+        self.waits = self.shields = 0
         self.draining = False
         self.readable: set[int] = set()
         self.current = ""
