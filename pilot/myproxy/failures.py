@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from pilot.errors import Fixer
@@ -102,7 +103,23 @@ def not_sent(error: OSError) -> RequestError:
         for alert, reason, wrong, remedy in _ALERTS:
             if alert in words:
                 return ClientUnwelcomeError(f"certificate-{reason}", f"the certificate that was shown {wrong} ({words})", remedy)
-    return ServerUnreachableError("server-unreachable", f"the server does not answer ({words})", "check that it is up and can be reached")
+    reason, remedy = _away(error)
+    return ServerUnreachableError(reason, f"the server does not answer ({words})", remedy)
+
+
+def _away(error: OSError) -> tuple[str, str]:
+    """Reason and remedy for a server that could not even be asked."""
+    if isinstance(error, socket.gaierror):
+        return "server-unknown", "correct its name, or look at this machine's name resolution"
+    if isinstance(error, ConnectionRefusedError):
+        return "server-down", "start it, or correct its port"
+    if isinstance(error, TimeoutError):
+        return "server-silent", "check that it is up, and that no firewall swallows the connection"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError | BrokenPipeError):
+        return "server-closed", "look at the server's log: it may be overloaded or lack its certificate"
+    if isinstance(error, ssl.SSLError):
+        return "server-not-tls", "check that host and port are those of a MyProxy server with TLS 1.2 or newer"
+    return "server-unreachable", "check that it is up and can be reached"
 
 
 def lost(error: OSError) -> AnswerLostError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,14 +143,14 @@ def test_a_server_that_stays_down_is_given_up(world: World, attempts: int) -> No
     error = failure(source(world, place, attempts=attempts), alices(place, "never-minted-0123456789"), world)
     assert isinstance(error, MyProxyDownError)
     assert error.transient
-    assert error.reason == "server-unreachable"
+    assert error.reason == "server-down"
 
 
 def test_a_server_that_closes_early_did_not_get_the_token(server: EmbeddedMyProxy, redeemer: Redeemer, world: World) -> None:
     """A connection closed before the request leaves the token good."""
     server.fault = Fault.CLOSE_EARLY
     token = redeemer.mint(ALICE_DN)
-    assert failure(source(world, server.server), alices(server.server, token), world).reason == "server-unreachable"
+    assert failure(source(world, server.server), alices(server.server, token), world).reason == "server-closed"
     server.fault = None
     assert source(world, server.server).obtain(alices(server.server, token), world.pilot, LoopWatch()).dn == ALICE_DN
 
@@ -161,7 +162,7 @@ def test_a_silent_server_is_left_at_the_time_limit(server: EmbeddedMyProxy, rede
     began = time.monotonic()
     limits = replace(QUICK, timeout_s=0.8)
     error = failure(source(world, server.server, limits=limits), alices(server.server, redeemer.mint(ALICE_DN)), world)
-    assert error.reason == ("server-unreachable" if fault is Fault.HANG else "answer-lost")
+    assert error.reason == ("server-silent" if fault is Fault.HANG else "answer-lost")
     assert time.monotonic() - began < 3
 
 
@@ -199,7 +200,27 @@ def test_a_silent_port_is_not_a_server(world: World) -> None:
     """A port that accepts and says nothing is left at the time limit, before any request."""
     with silent_listener() as place:
         error = failure(source(world, place, limits=BRIEF), alices(place, "never-minted-0123456789"), world)
-    assert error.reason == "server-unreachable"
+    assert error.reason == "server-silent"
+
+
+def test_what_is_not_tls_is_not_a_server(world: World) -> None:
+    """A port that answers in clear text, and a name that does not exist, have reasons of their own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for _ in range(4):
+                plain, _address = listener.accept()
+                with plain:
+                    plain.recv(4096)
+                    plain.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        place = f"localhost:{listener.getsockname()[1]}"
+        error = failure(source(world, place, attempts=1), alices(place, "never-minted-0123456789"), world)
+    assert (error.reason, error.transient) == ("server-not-tls", True)
+    place = "no-such-host.invalid:7512"
+    error = failure(source(world, place, attempts=1), alices(place, "never-minted-0123456789"), world)
+    assert (error.reason, error.transient) == ("server-unknown", True)
 
 
 # ----------------------------------------------------------------------------------------- lost replies, renewal

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -112,6 +114,31 @@ def test_files_that_others_could_change_or_read(world: World, redeemer: Redeemer
     assert verdict(settings, ALICE_DN, token) == 1
     (tmp_path / name).chmod(0o600)
     assert verdict(settings, ALICE_DN, token) == 0
+
+
+def test_the_time_limit_holds_whoever_calls(world: World, tmp_path: Path) -> None:
+    """The alarm kills the program while it waits for a silent dispatcher, although its caller had the signal blocked and ignored."""
+
+    def without_alarms() -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        settings = configured(world, tmp_path, url=f"https://localhost:{silent.getsockname()[1]}/")
+        call = ["/usr/bin/python3", "-IS", PROGRAM, str(settings)]
+        environment = {"PAM_TYPE": "auth", "PAM_USER": ALICE_DN}
+        with subprocess.Popen(call, env=environment, stdin=subprocess.PIPE, preexec_fn=without_alarms) as running:  # noqa: PLW1509
+            try:
+                assert running.stdin is not None
+                running.stdin.write(b"some-token-0123456789")
+                running.stdin.close()
+                connection, _ = silent.accept()
+                with connection:
+                    running.send_signal(signal.SIGALRM)
+                    assert running.wait(10) == -signal.SIGALRM
+            finally:
+                running.kill()
 
 
 @pytest.mark.parametrize("kind", ["account", "session", "password"])

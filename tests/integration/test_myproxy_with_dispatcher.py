@@ -257,3 +257,59 @@ def test_binding_none(tmp_path: Path) -> None:
                 show(flight, second)
         assert (flight.audited(claimed), flight.audited(second)) == (["token.used"], ["token.wrong-owner", "token.already-burned"])
         flight.dispatcher.close()
+
+
+@pytest.fixture(scope="module")
+def unbound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flight]:
+    """A pilot beside a grid of the real server, whose tokens are not bound to a key."""
+    with Grid(tmp_path_factory.mktemp("unbound"), GridOptions(myproxy="real", binding=TokenBinding.NONE)) as grid:
+        grid.store._renewal_pause_s = 0.0
+        made = Flight(grid)
+        yield made
+        made.dispatcher.close()
+
+
+def with_a_signature(flight: Flight, claimed: Payload) -> OwnerCredential:
+    assert claimed.ticket is not None
+    return flight.obtain(replace(claimed, ticket=replace(claimed.ticket, binding=TokenBinding.PROXY_KEY)))
+
+
+def after_its_use(flight: Flight, claimed: Payload) -> OwnerCredential:
+    assert flight.obtain(claimed).dn == ALICE_DN
+    return flight.obtain(claimed)
+
+
+def after_a_lost_redemption(flight: Flight, claimed: Payload) -> OwnerCredential:
+    flight.grid.dispatcher.faults.add(Fault(kind="lost", path="/testbed-token/redeem"))
+    try:
+        return flight.obtain(claimed)
+    finally:
+        flight.grid.dispatcher.faults.clear()
+
+
+@pytest.mark.needs("myproxy-server")
+@pytest.mark.needs("pam-wrapper")
+@pytest.mark.parametrize(
+    ("show", "audited"),
+    [
+        (after_its_use, ["token.used", "token.already-used"]),
+        (for_another_owner, ["token.wrong-owner"]),
+        (after_the_attempt, ["token.attempt-over"]),
+        (too_late, ["token.expired"]),
+        (after_a_renewal, ["token.already-superseded"]),
+        (with_a_signature, ["token.unexpected-binding"]),
+        (after_a_lost_redemption, ["token.used"]),
+    ],
+)
+def test_an_unbound_token_shown_wrongly_is_refused_and_audited(
+    unbound: Flight, show: Callable[[Flight, Payload], OwnerCredential], audited: list[str]
+) -> None:
+    """Of the rules only those about the key, payload and attempt fall with the binding; on request there is a new token while it runs."""
+    claimed = unbound.claim(ALICE_DN)
+    with pytest.raises(CredentialUnavailableError) as caught:
+        show(unbound, claimed)
+    assert caught.value.reason == "token-refused"
+    assert unbound.audited(claimed) == audited
+    if show is not after_the_attempt:
+        assert unbound.source().renew(claimed, unbound.pilot, LoopWatch()).dn == ALICE_DN
+        assert unbound.audited(claimed) == [*audited, "token.used"]
