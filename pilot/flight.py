@@ -263,6 +263,8 @@ def land(kit: Kit, notes: Notes, landing: ExitStack) -> None:
         notes.blame(trouble)
     except Exception as bug:
         notes.blame(unexpected(kit.teller, bug))
+    if notes.account is not None and notes.account.litter:
+        kit.teller.say("flight.litter", notes.account.litter)
     kit.teller.end()
 
 

@@ -130,6 +130,10 @@ class Account(Protocol):
     def proxy_path(self) -> str:
         """Absolute path of the owner's proxy file in the sandbox; empty if the payload has none."""
 
+    @property
+    def litter(self) -> str:
+        """What the payload left outside its work directory, in words; known after the landing, empty for nothing."""
+
     def fileno(self) -> int:
         """File descriptor that becomes readable when an event of the far side can be read."""
 

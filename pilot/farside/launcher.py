@@ -14,9 +14,9 @@ import sys
 from importlib.machinery import SourceFileLoader
 
 PARTS = {
-    "supervisor": ("trees", "settling", "processes", "payload", "supervisor"),
+    "supervisor": ("trees", "settling", "processes", "payload", "litter", "supervisor"),
     "courier": ("trees", "transfer", "courier"),
-    "sweep": ("trees", "processes", "sweep"),
+    "sweep": ("trees", "processes", "litter", "sweep"),
 }
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 

@@ -168,6 +168,10 @@ class Left(Done, frozen=True):
     """Answer to ``end``."""
 
     left: Count
+    removed: Count
+    """Files and objects outside the work directory that were removed."""
+    outside: Annotated[list[Text], msgspec.Meta(max_length=32)]
+    """The first of those that stay."""
 
 
 class _Envelope(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ import sys
 import time
 from binascii import a2b_base64, b2a_base64
 
-from pilot.farside import payload, processes, settling, trees
+from pilot.farside import litter, payload, processes, settling, trees
 from pilot.farside.payload import Refusal
 
 TYPE_CHECKING = False
@@ -164,9 +164,11 @@ class Supervisor:
                 self.courier.deadline += COURIER_GRACE_S
         self.leave()
 
-    def leave(self) -> int:
-        """Kill everything and empty the work directory; returns how many processes and entries resisted."""
-        return self.kill_all() + trees.clear(self.directory)
+    def leave(self) -> dict[str, Any]:
+        """Kill everything, empty the work directory, tidy up outside; says what resisted."""
+        left = self.kill_all() + trees.clear(self.directory)
+        removed, outside = litter.tidy(self.here) if not left else (0, [])
+        return {"left": left, "removed": removed, "outside": outside}
 
     def ready(self, handle: int) -> None:
         """Serve one descriptor."""
@@ -373,7 +375,7 @@ class Supervisor:
     def do_end(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Leave nothing behind and end."""
         self.done = True
-        return {"left": self.leave()}
+        return self.leave()
 
 
 def main(here: str) -> int:

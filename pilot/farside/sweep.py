@@ -14,7 +14,7 @@ import os
 import signal
 import time
 
-from pilot.farside import processes, trees
+from pilot.farside import litter, processes, trees
 
 BUDGET_S = 20.0
 CALM = 3
@@ -81,5 +81,6 @@ def main(here: str, uid: str, work: str, pilot: str, since: str) -> int:
         parent = os.open(os.path.dirname(work), os.O_PATH | os.O_DIRECTORY)
         directory = trees.open_directory("work", parent)
     except FileNotFoundError:
-        return 0 if quiet else 1
-    return 1 if trees.clear(directory) or not quiet else 0
+        directory = -1
+    left = trees.clear(directory) if directory >= 0 else 0
+    return 1 if left or not quiet or litter.tidy(here)[1] else 0

@@ -95,6 +95,12 @@ class FarSideAccount:
         self._name = account_name(hello.uid)
         self._proxy_path = ""
         self._moving = False
+        self._litter = ""
+
+    @property
+    def litter(self) -> str:
+        """What the payload left outside its work directory, in words; known after the end, empty for nothing."""
+        return self._litter
 
     @property
     def name(self) -> str:
@@ -330,9 +336,15 @@ class FarSideAccount:
     def leave(self) -> int:
         """Kill, clean and end the far side; returns how many processes and files resisted. Raises FarSideError."""
         try:
-            return self._link.ask("end", Left, END_S).left
+            done = self._link.ask("end", Left, END_S)
         except RequestRefusedError as error:
             raise self._broken("clean up", error) from None
+        if done.outside:
+            shown = ", ".join(clean(what, 100) for what in done.outside[:5])
+            self._litter = f"outside its work directory {self._name} has what was not there before the flight, and it stays: {shown}"
+        elif done.removed:
+            self._litter = f"removed {done.removed} files or objects that the payload left outside its work directory"
+        return done.left
 
 
 FETCH_ERRORS: dict[str, type[PilotError]] = {"missing": InputMissingError, "checksum": ChecksumError, "no-space": NoSpaceError}

@@ -9,6 +9,8 @@ avoids every chmod of content (measured: ownership cannot be given away, and sha
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import os
 import secrets
 import stat
@@ -25,6 +27,7 @@ PROGRAM = {
     "trees.py": "trees.py",
     "settling.py": "settling.py",
     "processes.py": "processes.py",
+    "litter.py": "litter.py",
     "payload.py": "payload.py",
     "supervisor.py": "supervisor.py",
     "transfer.py": "transfer.py",
@@ -33,6 +36,7 @@ PROGRAM = {
 }
 """Name in RUN/farside-RANDOM/ → source file in `pilot.farside`."""
 
+SURROUNDINGS_LIMIT = 20_000
 PRIVATE, PASSABLE, OPEN = 0o700, 0o711, 0o1733
 
 
@@ -132,11 +136,25 @@ class Sandbox:
             target = self.code / name
             target.write_bytes((source / origin).read_bytes())
             target.chmod(0o644)
+        (self.code / "before").write_bytes(json.dumps(_surroundings()).encode("ascii"))
+        (self.code / "before").chmod(0o644)
         self.code.chmod(PASSABLE)
 
     def remove(self) -> str:
         """Remove both directories; returns what resisted, in words, empty if nothing."""
         return "; ".join(filter(None, [_remove(self.code), _remove(self.path)]))
+
+
+def _surroundings() -> list[str] | None:
+    """What is in the machine's temporary directories and its IPC tables, as `pilot.farside.litter` names it; None if it is too much."""
+    found: list[str] = []
+    for place in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue"):  # noqa: S108 - looked at, not used
+        with suppress(OSError), os.scandir(place) as entries:
+            found += [f"{entry.inode()} {entry.path}" for entry in itertools.islice(entries, SURROUNDINGS_LIMIT + 1)]
+    for kind in ("shm", "sem", "msg"):
+        with suppress(OSError), Path("/proc/sysvipc", kind).open("rb") as rows:
+            found += [f"ipc {kind} {int(row.split()[1])}" for row in itertools.islice(rows, 1, SURROUNDINGS_LIMIT)]
+    return found if len(found) <= SURROUNDINGS_LIMIT else None
 
 
 def _remove(directory: Path) -> str:

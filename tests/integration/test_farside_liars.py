@@ -40,7 +40,7 @@ while True:
     request = hear()
     if request is None or request["do"] == "end":
         os.path.isdir(work) and os.rmdir(work)
-        tell({"id": request["id"], "ok": True, "left": 0}) if request else None
+        tell({"id": request["id"], "ok": True, "left": 0, "removed": 0, "outside": []}) if request else None
         sys.exit(0)
     answer = ANSWERS.get(request["do"])
     tell(answer if isinstance(answer, bytes) else {"id": request["id"], "ok": True, **answer})

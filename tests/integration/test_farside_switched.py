@@ -21,7 +21,7 @@ SEEN = ("flight", "second_owner", "no_linger")
 def told() -> Any:
     """What happened in all scenarios, which run in one namespace."""
     script = ROOT / "tests" / "support" / "farside_switched.py"
-    done = run_in_namespace([sys.executable, str(script), str(ROOT)], timeout_s=120)
+    done = run_in_namespace([sys.executable, str(script), str(ROOT)], private=["/var/tmp", "/dev/shm"], timeout_s=120)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
@@ -149,6 +149,24 @@ def test_a_neighbour_of_the_same_owner_is_not_touched(told: Any) -> None:
     assert seen["neighbour"] == [3, None, 3]
     assert seen["beside"] >= 4
     assert seen["after"] == 0
+
+
+def test_nothing_is_left_outside_the_work_directory(told: Any) -> None:
+    """Files and IPC objects that a payload strewed are removed, by the far side or the sweep, and told."""
+    seen = told["strewers"]
+    assert seen["ended"] == [0, None]
+    assert {"shm", "sem", "msg", "/dev/shm/shared"} <= set(seen["before"])
+    assert {f"/var/tmp/{name}" for name in ("old", "tree", "pipe", "link", "new", "a b")} <= set(seen["before"])
+    assert (seen["alone"], seen["said alone"]) == ([], "removed 10 files or objects that the payload left outside its work directory")
+    assert (seen["lost"], seen["swept"]) == ("far-side-lost", [])
+
+
+def test_what_may_belong_to_another_flight_of_the_owner_stays(told: Any) -> None:
+    """While another flight of the same account runs nothing outside the work directory is removed; what is there is told."""
+    seen = told["strewers"]
+    assert seen["beside"] == seen["before"]
+    assert "and it stays: " in seen["said beside"]
+    assert "/var/tmp/tree" in seen["said beside"]
 
 
 def test_death_of_the_pilot(told: Any) -> None:

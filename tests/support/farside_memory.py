@@ -23,9 +23,10 @@ sys.exit(os.WEXITSTATUS(status))
 def run_courier(place: Path, job: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Run one courier in `place`; returns its result and its peak RSS in bytes."""
     place.mkdir(exist_ok=True)
-    Sandbox(place).fill()
+    sandbox = Sandbox(place)
+    sandbox.make()
     (place / "work").mkdir(exist_ok=True)
-    argv = [PYTHON, "-I", "-S", "-B", str(place / "farside.py"), "courier"]
+    argv = [PYTHON, "-I", "-S", "-B", str(sandbox.program), "courier"]
     measured = [PYTHON, "-I", "-S", "-c", MEASURE, *argv]
     done = subprocess.run(measured, cwd=place / "work", input=json.dumps(job).encode(), capture_output=True, env={}, check=True)
     return json.loads(done.stdout), int(done.stderr.split()[-1]) * 1024

@@ -349,7 +349,7 @@ def main(root: str) -> None:
     with ExitStack() as stack:
         stack.callback(os.umask, os.umask(0o022))
         # Under its own name too: that module stands on this one.
-        from farside_switched_escapes import escapees, neighbours
+        from farside_switched_escapes import escapees, neighbours, strewers
 
         import pilot.identity.glexec
         import pilot.testbed.pki
@@ -366,7 +366,7 @@ def main(root: str) -> None:
         os.chown(PLACE / "closed" / "mine", stage.pilot.pw_uid, stage.pilot.pw_gid)
         (PLACE / "closed").chmod(0o710)
         os.chown(PLACE / "closed", 0, stage.pilot.pw_gid)
-        told = {scenario.__name__: as_pilot(stage, scenario) for scenario in (escapees, neighbours, *SCENARIOS)}
+        told = {scenario.__name__: as_pilot(stage, scenario) for scenario in (escapees, neighbours, strewers, *SCENARIOS)}
         deadline = time.monotonic() + 20
         while processes_of(stage.alice.pw_uid) and time.monotonic() < deadline:
             os.sched_yield()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
+from pathlib import Path
 from typing import Any
 
 from farside_switched import ALICE, Stage, command, names, payload, processes_of, until_ended
@@ -83,3 +84,44 @@ def neighbours(stage: Stage, watch: Any) -> dict[str, Any]:
     told["neighbour"] = json.loads(os.read(reader, 65536))
     os.waitpid(other, 0)
     return {**told, "after": processes_of(stage.alice.pw_uid)}
+
+
+STREWING = """
+cd /var/tmp; touch old new "a b"; mkdir -p tree/in/side; touch tree/in/x; chmod 0 tree/in tree
+ln -s /etc/passwd link; mkfifo pipe; cd /dev/shm; touch shared; ipcmk -M 4096 -p 600; ipcmk -S 1 -p 600; ipcmk -Q -p 600
+"""
+
+
+def strewn(stage: Stage) -> list[str]:
+    uid = stage.alice.pw_uid
+    entries = [entry for place in ("/var/tmp", "/dev/shm") for entry in os.scandir(place)]
+    found = [entry.path for entry in entries if entry.stat(follow_symlinks=False).st_uid == uid]
+    for kind, column in (("shm", 7), ("sem", 4), ("msg", 7)):
+        rows = Path("/proc/sysvipc", kind).read_text().splitlines()[1:]
+        found += [kind for row in rows if int(row.split()[column]) == uid]
+    return sorted(found)
+
+
+def strewers(stage: Stage, watch: Any) -> dict[str, Any]:
+    """Payloads that leave files and IPC objects outside their work directory: alone, beside another flight, with a dead far side."""
+    from pilot.errors import PilotError
+
+    told: dict[str, Any] = {}
+    board = stage.gateway().board
+    with board(payload("older"), stage.credential(ALICE), watch) as first:
+        first.start(command(first, "/bin/sh", "-c", "touch /var/tmp/old"))
+        until_ended(first, watch)
+        with board(payload("beside"), stage.credential(ALICE), watch) as second:
+            second.start(command(second, "/bin/sh", "-c", STREWING))
+            told["ended"] = until_ended(second, watch)
+            told["before"] = strewn(stage)
+        told["beside"], told["said beside"] = strewn(stage), second.litter
+    told["alone"], told["said alone"] = strewn(stage), first.litter
+    try:
+        with board(payload("killer"), stage.credential(ALICE), watch) as third:
+            third.start(command(third, "/bin/sh", "-c", STREWING + "kill -9 $PPID; sleep 300"))
+            until_ended(third, watch)
+    except PilotError as lost:
+        told["lost"] = lost.reason
+    told["swept"] = strewn(stage)
+    return told

@@ -219,6 +219,7 @@ class WorldAccount:
     """`ports.Account`; its payload ends as `World.end` says, or runs until it is signalled."""
 
     name, uid, switched, work, proxy_path = "alice", 4711, True, "/run/payload/work", "/run/payload/proxy"
+    litter = ""
 
     def __init__(self, world: World) -> None:
         self._world = world
