@@ -218,8 +218,7 @@ class WorldJournal:
 class WorldAccount:
     """`ports.Account`; its payload ends as `World.end` says, or runs until it is signalled."""
 
-    name, uid, switched, work, proxy_path = "alice", 4711, True, "/run/payload/work", "/run/payload/proxy"
-    litter = ""
+    name, uid, switched, work, proxy_path, litter = "alice", 4711, True, "/run/payload/work", "/run/payload/proxy", ""
 
     def __init__(self, world: World) -> None:
         self._world = world
