@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pilot.errors import FarSideError, GatewayCallError, GatewayDeniedError, GatewaySiteError, GatewayTimeoutError, PilotError
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-"""All that sudo is told: in the language whose messages are known here. Nothing of it reaches the far side through ``env_reset``."""
+"""All that sudo is told: in the language whose messages are known here. Payloads get an environment of their own."""
 OWN_CODE = 1
 FIRST_SIGNAL = 128
 
 MESSAGES: Sequence[tuple[str, type[PilotError], str, str]] = (
+    ("account validation failure", GatewaySiteError, "pilot-account", "the site must repair the pilot's account, it is locked or expired"),
     ("password is required", GatewayDeniedError, "no-rule", "the site must allow this in sudoers, with NOPASSWD"),
     ("is not allowed to", GatewayDeniedError, "no-rule", "the site must allow this in sudoers, with NOPASSWD"),
     ("is not in the sudoers file", GatewayDeniedError, "no-rule", "the site must allow this in sudoers, with NOPASSWD"),
@@ -24,6 +25,7 @@ MESSAGES: Sequence[tuple[str, type[PilotError], str, str]] = (
     ("unknown user", GatewaySiteError, "no-account", "the site must make this account, or correct identity.sudo_accounts"),
     ("command not found", GatewayCallError, "python", "check that identity.python is reachable for all accounts"),
     ("unable to execute", GatewayCallError, "python", "check that identity.python is reachable for all accounts"),
+    ("no valid sudoers", GatewaySiteError, "sudoers", "the site must repair its sudoers file"),
     ("setuid", GatewaySiteError, "not-setuid", "the site must repair sudo"),
     ("no new privileges", GatewaySiteError, "no-new-privileges", "the batch system must allow set-uid programs"),
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("glexec_emulation.c")
+SOURCES = tuple(Path(__file__).with_name(f"glexec_{part}.c") for part in ("emulation", "mapping", "lcmaps"))
 COMPILE_S = 120.0
 
 
@@ -47,9 +47,11 @@ class Glexec:
         """Write the grid-mapfile: DN → account, or a fault such as ``!203`` (see the source)."""
         _write(self.gridmap, "".join(f'"{dn}" {account}\n' for dn, account in accounts.items()))
 
-    def configure(self, *, caller_uid: int, ca_dir: Path, linger: bool = True) -> None:
-        """Write the configuration."""
+    def configure(self, *, caller_uid: int, ca_dir: Path, linger: bool = True, lcmaps_db: Path | None = None) -> None:
+        """Write the configuration; with `lcmaps_db` the site's real LCMAPS maps, not the grid-mapfile."""
         lines = {"caller": caller_uid, "gridmapfile": self.gridmap, "cadir": ca_dir, "log": self.log, "linger": "yes" if linger else "no"}
+        if lcmaps_db is not None:
+            lines |= {"lcmapsdb": lcmaps_db, "vomsdir": ca_dir.parent / "vomsdir"}
         _write(self.config, "".join(f"{key} = {value}\n" for key, value in lines.items()))
 
 
@@ -81,7 +83,7 @@ def build_glexec(directory: Path, *, caller_uid: int, accounts: Mapping[str, str
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     glexec = Glexec(directory=directory)
     argv = [compiler, "-O1", "-Wall", "-Wextra", "-Werror=format-security", f'-DCONFIG_PATH="{glexec.config}"']
-    argv += ["-o", str(glexec.path), str(SOURCE), "-lcrypto"]
+    argv += ["-o", str(glexec.path), *map(str, SOURCES), "-lcrypto"]
     built = subprocess.run(argv, capture_output=True, text=True, timeout=COMPILE_S, check=False)
     if built.returncode != 0:
         first = next(iter(built.stderr.strip().splitlines()), "no message")

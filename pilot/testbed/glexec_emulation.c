@@ -1,10 +1,7 @@
 /* A gLExec for tests: a set-uid root program that checks a proxy, maps its DN through a grid-mapfile, and truly changes uid.
  *
  * It follows the documented contract of gLExec (wiki.nikhef.nl: exit codes, proxy file handling, "need to knows"); it is
- * not gLExec and holds none of its code. It serves one configured caller only. Accounts that start with "!" are faults:
- *   !NNN          exit with code NNN              !hang     never answer
- *   !NNNxK:NAME   exit with NNN for the first K calls of each GLEXEC_ID, then map to NAME
- *   !same         logging-only mode: execute without a switch
+ * not gLExec and holds none of its code. It serves one configured caller only. How accounts are found: glexec_mapping.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,23 +24,19 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include "glexec_emulation.h"
+
 #ifndef CONFIG_PATH
 #error "compile with -DCONFIG_PATH"
 #endif
 
-enum { CLIENT = 201, SITE = 202, DENIED = 203, COMMAND = 204, NOT_EXECUTED = 126 };
 enum { MAX_PROXY = 1 << 20, MAX_ENV = 512, TELL = 3 };
 
-static struct {
-    long caller;
-    char gridmap[PATH_MAX], ca_dir[PATH_MAX], log[PATH_MAX];
-    int linger;
-} config = {-1, "", "", "", 1};
-
-static char dn[1024] = "-", account[256] = "-";
+struct config config = {-1, "", "", "", "", "", 1};
+char dn[1024] = "-", account[256] = "-";
 static volatile sig_atomic_t child = 0;
 
-static const char *clean(const char *text)
+const char *clean(const char *text)
 {
     static char out[2048];
     size_t i;
@@ -53,7 +46,7 @@ static const char *clean(const char *text)
     return out;
 }
 
-static void log_call(const char *result)
+void log_call(const char *result)
 {
     char stamp[32], line[8192];
     time_t now = time(NULL);
@@ -73,7 +66,7 @@ static void log_call(const char *result)
         close(handle);
 }
 
-static void finish(int code, const char *format, ...)
+void finish(int code, const char *format, ...)
 {
     char result[16];
     va_list arguments;
@@ -88,7 +81,7 @@ static void finish(int code, const char *format, ...)
     exit(code);
 }
 
-static FILE *open_site_file(const char *path)
+FILE *open_site_file(const char *path)
 {
     struct stat status;
     int handle = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -107,6 +100,10 @@ static void take(const char *key, const char *value)
         snprintf(config.ca_dir, sizeof config.ca_dir, "%s", value);
     else if (strcmp(key, "log") == 0)
         snprintf(config.log, sizeof config.log, "%s", value);
+    else if (strcmp(key, "lcmapsdb") == 0)
+        snprintf(config.lcmaps_db, sizeof config.lcmaps_db, "%s", value);
+    else if (strcmp(key, "vomsdir") == 0)
+        snprintf(config.voms_dir, sizeof config.voms_dir, "%s", value);
     else if (strcmp(key, "linger") == 0)
         config.linger = strcmp(value, "yes") == 0;
     else
@@ -195,53 +192,6 @@ static void verify(STACK_OF(X509) *chain)
             return;
         }
     finish(DENIED, "no end-entity certificate in the chain");
-}
-
-static int calls_before(void)
-{
-    char line[8192], wanted[256];
-    FILE *file = fopen(config.log, "re");
-    int count = 0;
-    snprintf(wanted, sizeof wanted, " id=\"%.200s\"", getenv("GLEXEC_ID") ? clean(getenv("GLEXEC_ID")) : "");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        count += strstr(line, wanted) != NULL;
-    if (file != NULL)
-        fclose(file);
-    return count;
-}
-
-static void commit_fault(void)
-{
-    int code = 0, times = 0, used = 0;
-    if (strcmp(account, "!same") == 0)
-        return;
-    if (strcmp(account, "!hang") == 0) {
-        log_call("hang");
-        for (;;)
-            pause();
-    }
-    if (sscanf(account, "!%dx%d:%n", &code, &times, &used) == 2 && used > 0) {
-        if (calls_before() < times)
-            finish(code, "fault %s", account);
-        memmove(account, account + used, strlen(account + used) + 1);
-        return;
-    }
-    finish(sscanf(account, "!%d", &code) == 1 ? code : SITE, "fault %s", account);
-}
-
-static void map_account(void)
-{
-    char line[2048], subject[1024], name[256];
-    FILE *file = open_site_file(config.gridmap);
-
-    while (strcmp(account, "-") == 0 && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, " \"%1023[^\"]\" %255s", subject, name) == 2 && strcmp(subject, dn) == 0)
-            snprintf(account, sizeof account, "%s", name);
-    fclose(file);
-    if (strcmp(account, "-") == 0)
-        finish(DENIED, "no mapping for %s", clean(dn));
-    if (account[0] == '!')
-        commit_fault();
 }
 
 static void switch_to(const struct passwd *target)
@@ -375,7 +325,10 @@ int main(int argc, char **argv)
     proxy = read_proxy("GLEXEC_CLIENT_CERT", &size);
     chain = parse_chain(proxy, size);
     verify(chain);
-    map_account();
+    if (config.lcmaps_db[0] != '\0')
+        map_by_lcmaps(proxy, size);
+    else
+        map_by_gridmap();
     if (getenv("GLEXEC_SOURCE_PROXY") != NULL)
         proxy = read_proxy("GLEXEC_SOURCE_PROXY", &size);
     target = strcmp(account, "!same") == 0 ? getpwuid(getuid()) : getpwnam(account);

@@ -94,10 +94,13 @@ def _furnish(directory: Path) -> None:
     )
     etc = directory / "etc"
     etc.mkdir(0o755)
-    for name, content in (("passwd", passwd), ("group", group)):
-        (etc / name).write_text(content, "utf-8")
-        (etc / name).chmod(0o644)
-        _mount(str(etc / name), f"/etc/{name}", "", MS_BIND)
+    # sudo asks for the account's state there; no password is anybody's.
+    shadow = "".join(f"{name}:*:20000:0:99999:7:::\n" for name in ("root", *ACCOUNTS))
+    for name, content, mode in (("passwd", passwd, 0o644), ("group", group, 0o644), ("shadow", shadow, 0o600)):
+        if Path("/etc", name).exists():
+            (etc / name).write_text(content, "utf-8")
+            (etc / name).chmod(mode)
+            _mount(str(etc / name), f"/etc/{name}", "", MS_BIND)
     (directory / "home").mkdir(0o755)
     for name, uid in numbers.items():
         home = directory / "home" / name

@@ -45,6 +45,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "voms-clients": _program("voms-proxy-fake", "voms-proxy-info"),
     "globus": _program("grid-proxy-init", "grid-proxy-info"),
     "myproxy-client": _program("myproxy-logon"),
+    "sudo": _program("sudo"),
     "namespaces": _namespaces,
     "account-switch": _account_switch,
 }

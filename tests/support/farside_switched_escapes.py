@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from farside_switched import ALICE, Stage, command, names, payload, processes_of, until_ended
+from tests.support.gateway_stage import ALICE, Stage, command, names, payload, processes_of, until_ended
 
 HIDDEN = """
 import os, sys, time
