@@ -167,7 +167,7 @@ def refusals(stage: Stage, watch: Any) -> dict[str, Any]:
     import threading
 
     told = {}
-    programs = {"silent": "exec cat >&2", "ends": "exit 5", "babbles": "echo hello world, how are you", "murdered": "kill -9 $$"}
+    programs = {"silent": "exec cat", "ends": "exit 5", "babbles": "echo hello world, how are you", "murdered": "kill -9 $$"}
     for name, script in programs.items():
         program = stage.scratch / name
         program.write_text(f"#!/bin/sh\n{script}\n")

@@ -29,7 +29,8 @@ KINDS = ("same-account", "glexec", "glexec-no-linger", "sudo", "sudo-pty")
 SUDOERS = """Defaults env_reset
 root ALL=(ALL:ALL) ALL
 pilot01 ALL=(alice01,bob01) NOPASSWD: /usr/bin/python3.* -I -S -B /mnt/*/run/farside-*/farside.py *
-pilot01 ALL=(alice01,bob01) NOPASSWD: /mnt/scratch-sudo/silent, /mnt/scratch-sudo/ends, /mnt/scratch-sudo/babbles, /mnt/scratch-sudo/murdered
+pilot01 ALL=(alice01,bob01) NOPASSWD: /mnt/scratch-sudo/silent, /mnt/scratch-sudo/ends
+pilot01 ALL=(alice01,bob01) NOPASSWD: /mnt/scratch-sudo/babbles, /mnt/scratch-sudo/murdered
 """
 
 
