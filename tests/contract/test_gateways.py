@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.needs("account-switch"), pytest.mark.needs("sudo")]
 def told() -> Any:
     """What happened in all scenarios of all kinds of gateways, which run in one namespace."""
     script = ROOT / "tests" / "support" / "gateway_scenarios.py"
-    done = run_in_namespace([sys.executable, str(script), str(ROOT)], timeout_s=200)
+    done = run_in_namespace([sys.executable, str(script), str(ROOT)], private=["/var/tmp", "/dev/shm"], timeout_s=200)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
