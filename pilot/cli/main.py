@@ -15,6 +15,7 @@ COMMANDS = {
     "config": ("pilot.cli.config", "show, check or describe the configuration"),
     "myproxy": ("pilot.cli.myproxy", "get, store, look at or remove credentials in a MyProxy server"),
     "proxy": ("pilot.cli.proxy", "show or verify a proxy file"),
+    "version": ("pilot.cli.version", "print the version, with its release and packages"),
     "testbed": ("pilot.cli.testbed", "a complete testbed on this machine: start, demonstrate, submit, look, stop"),
 }
 """Command to (module, one line). A module is imported only when its command is used."""

@@ -35,9 +35,15 @@ def _account_switch() -> str | None:
     return _namespaces() or _program("gcc")() or (None if Path("/usr/include/openssl/x509.h").exists() else "libssl-dev not installed")
 
 
+def _plain_python() -> str | None:
+    """The Python of a bare node: what releases are made for."""
+    return None if Path("/usr/bin/python3.11").exists() else "/usr/bin/python3.11 not installed"
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "gcc": _program("gcc"),
+    "python3.11": _plain_python,
     "shellcheck": _program("shellcheck"),
     "curl": _program("curl"),
     "myproxy-server": _program("myproxy-server"),

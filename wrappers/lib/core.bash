@@ -16,7 +16,7 @@ export LC_ALL=C
 
 CODE_SOURCE=64 CODE_SCRATCH=66 CODE_USAGE=84 CODE_STOPPED=94 CODE_RELEASE=112 CODE_PYTHON=111
 
-PROJECT=${WRAPPERS%/*}
+PROJECT=${WRAPPERS%/*} # empty in a single-file wrapper
 # shellcheck source=place.bash
 . "$WRAPPERS/lib/place.bash"
 # shellcheck source=software.bash

@@ -9,7 +9,7 @@ LARGEST_RELEASE=200000000
 # find_python CODE: sets $python to the first interpreter for which the Python statement CODE ends well
 find_python() {
   local candidate candidates=(python3.11 python3.12 python3.13 python3)
-  if [ -x "${PROJECT:-}/.venv/bin/python" ]; then candidates=("$PROJECT/.venv/bin/python" "${candidates[@]}"); fi
+  if [ -n "$PROJECT" ] && [ -x "$PROJECT/.venv/bin/python" ]; then candidates=("$PROJECT/.venv/bin/python" "${candidates[@]}"); fi
   if [ -n "${PILOT_PYTHON:-}" ]; then candidates=("$PILOT_PYTHON"); fi
   for candidate in "${candidates[@]}"; do
     python=$(command -v -- "$candidate") || continue
@@ -76,7 +76,7 @@ choose_software() {
     use_release "$PILOT_RELEASE" "${PILOT_RELEASE_SHA256:-}"
   elif [ -n "${PILOT_HOME:-}" ]; then
     use_home "$PILOT_HOME"
-  elif [ -f "${PROJECT:-}/app/__main__.py" ]; then
+  elif [ -n "$PROJECT" ] && [ -f "$PROJECT/app/__main__.py" ]; then
     use_home "$PROJECT"
   else
     use_installed
