@@ -13,7 +13,8 @@ from pilot.execution.command import argv, environment, program_to_fetch
 from pilot.execution.limits import Limits, applying, stop_grace_s
 from pilot.flight import FlightPolicy
 from pilot.flight_notes import FlightPlan
-from pilot.model import Payload, Slot
+from pilot.isolation import level_of
+from pilot.model import Bounds, Payload, Slot
 from pilot.ports import Account
 from pilot.shift import ShiftPolicy
 from pilot.staging.plan import Endpoints, plan_transfers
@@ -31,6 +32,7 @@ def flight_policy(config: Config, *, journal_in_scratch: bool) -> FlightPolicy:
         staging_timeout_s=config.staging.timeout_s,
         output_cap_bytes=config.payload.output_cap_bytes,
         report_budget_s=config.dispatcher.report_budget_s,
+        minimum_isolation=level_of(config.identity.minimum_isolation),
         renew_before_s=config.myproxy.renew_before_s,
         journal_in_scratch=journal_in_scratch,
     )
@@ -62,9 +64,16 @@ def flight_plan(config: Config, payload: Payload) -> FlightPlan:
             payload.limits,
             Limits(
                 wall_s=config.payload.wall_s,
+                cpu_s=config.payload.cpu_s or None,
                 memory_bytes=config.payload.memory_mb * MB or None,
                 disk_bytes=config.payload.disk_mb * MB or None,
+                processes=config.payload.processes or None,
             ),
+        ),
+        bounds=Bounds(
+            address_space_bytes=config.payload.address_space_mb * MB or None,
+            file_bytes=config.payload.file_mb * MB or None,
+            account_processes=config.payload.account_processes or None,
         ),
     )
 

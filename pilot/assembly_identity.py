@@ -8,6 +8,7 @@ from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
 from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
+from pilot.isolation import SYSTEM, Confinement
 from pilot.model import PilotIdentity
 from pilot.ports import Gateway
 from pilot.rundir import RunDirectory
@@ -23,9 +24,12 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
         http_hosts=config.payload.url_hosts,
     )
     identity = config.identity
+    confinement = confinement_of(config)
     if identity.switch == "never" or identity.gateway == "none":
         return SameAccountGateway(
-            SameAccountOptions(run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier)
+            SameAccountOptions(
+                run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier, confinement=confinement
+            )
         )
     # Beside the journal: it outlives the pilot as well.
     records = journal_directory(config, environ, scratch_directory(config, str(run.path))).path
@@ -41,6 +45,7 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
                 python=identity.python,
                 timeout_s=identity.timeout_s,
                 courier=courier,
+                confinement=confinement,
             )
         )
     from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
@@ -52,8 +57,18 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
             python=identity.python,
             timeout_s=identity.timeout_s,
             courier=courier,
+            confinement=confinement,
             glexec=find_glexec(identity.glexec, environ),
             pilot_proxy=pilot.credential.path,
             retries=identity.retries,
         )
+    )
+
+
+def confinement_of(config: Config) -> Confinement:
+    """What payloads may reach; the CA directory is shown to them, so they must be able to read it."""
+    return Confinement(
+        landlock=config.payload.landlock == "auto",
+        readable=(*SYSTEM, config.trust.ca_dir, *config.payload.readable),
+        writable=config.payload.writable,
     )

@@ -11,6 +11,8 @@ OWN_VARIABLES = frozenset({"HOME", "TMPDIR", "USER", "LOGNAME", "LD_PRELOAD", "L
 """Variables of the payload that the pilot sets itself, or that would change programs before they start."""
 
 OWN_PREFIXES = ("X509_", "GLEXEC_", "PILOT_", "BEARER_TOKEN")
+SWITCHING = frozenset({"glexec", "sudo"})
+"""Gateways that change the account."""
 MAX_PORT = 65_535
 
 
@@ -24,7 +26,15 @@ class Conflict:
 
 def conflicts(config: Config) -> list[Conflict]:
     """Find every conflict; the fields are valid each by itself already."""
-    return [*_identity(config), *_credentials(config), *_servers(config), *_staging(config), *_payload(config), *_lifetime(config)]
+    return [
+        *_identity(config),
+        *_credentials(config),
+        *_servers(config),
+        *_staging(config),
+        *_payload(config),
+        *_isolation(config),
+        *_lifetime(config),
+    ]
 
 
 def _conflict(fields: str, sentence: str) -> Conflict:
@@ -119,6 +129,36 @@ def _payload(config: Config) -> Iterator[Conflict]:
                 "payload.environment",
                 f"payload.environment sets {name}, which is the pilot's to set or would weaken the payload's start; remove it",
             )
+
+
+def _isolation(config: Config) -> Iterator[Conflict]:
+    minimum, landlock, gateway = config.identity.minimum_isolation, config.payload.landlock, config.identity.gateway
+    if minimum in ("confined", "sealed") and landlock == "off" and not (minimum == "confined" and gateway != "none"):
+        yield _conflict(
+            "identity.minimum_isolation payload.landlock",
+            f"identity.minimum_isolation is {minimum} but payload.landlock is off, so every payload would be refused; change one of them",
+        )
+    if (minimum in ("switched", "sealed") and gateway not in SWITCHING) or (minimum == "walled" and gateway == "none"):
+        yield _conflict(
+            "identity.minimum_isolation identity.gateway",
+            f"identity.minimum_isolation is {minimum}, which identity.gateway {gateway} cannot give; change one of them",
+        )
+    kept = {"paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file"}
+    for name in sorted(kept):
+        section, _, field = name.partition(".")
+        path = getattr(getattr(config, section), field)
+        for list_name, places in (("payload.readable", config.payload.readable), ("payload.writable", config.payload.writable)):
+            for place in places:
+                if path and _within(path, place):
+                    yield _conflict(
+                        f"{list_name} {name}",
+                        f"{list_name} names {place}, within which {name} ({path}) lies, which no payload may reach; name something smaller",
+                    )
+
+
+def _within(path: str, place: str) -> bool:
+    """True if a path is the same as another or lies below it; by name, without looking."""
+    return (path.rstrip("/") + "/").startswith(place.rstrip("/") + "/")
 
 
 def _lifetime(config: Config) -> Iterator[Conflict]:

@@ -70,6 +70,7 @@ AccountName = Annotated[
 ]
 VariableName = Annotated[str, Meta(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255, extra={"form": "a variable name"})]
 VariableValue = Annotated[str, Meta(pattern=f"^{_LINE}{_END}", max_length=4096, extra={"form": "text of one line"})]
+AbsolutePath = Annotated[str, Meta(pattern=rf"^/[^\x00-\x1f\x7f:]*{_END}", max_length=1024, extra={"form": "an absolute path"})]
 Source = Literal["myproxy", "file", "none"]
 Trust = Literal["grid", "system"]
 
@@ -231,6 +232,10 @@ class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = field(default_factory=dict)
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call of the gateway.")] = 60
     retries: Annotated[int, _number(0, 20, "tries", "Further tries after an answer of the gateway that may pass (gLExec 202, 203).")] = 2
+    minimum_isolation: Annotated[
+        Literal["shared", "confined", "walled", "switched", "sealed"],
+        Meta(description="Payloads that would be isolated less than this are refused. The levels are in docs/explanation/security.md."),
+    ] = "shared"
     python: Annotated[str, _path("Python 3.9 or newer that every local account can execute.")] = "/usr/bin/python3"
 
 
@@ -255,6 +260,44 @@ class PayloadSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_mb: Annotated[
         int, _number(0, 10**9, "MB", "Most disk space of one payload; a job may ask for less. 0: only what the job asks for.")
     ] = 0
+    cpu_s: Annotated[
+        int,
+        _seconds(0, TEN_YEARS_S, "Most CPU time of one payload, all its processes; a job may ask for less. 0: only what the job asks for."),
+    ] = 0
+    processes: Annotated[
+        int, _number(0, 10**6, "processes", "Most processes of one payload at one time, as measured every sample_s. 0: no limit.")
+    ] = 0
+    account_processes: Annotated[
+        int,
+        _number(
+            0,
+            10**6,
+            "processes",
+            "Most processes and threads of the whole account on the node, enforced by the kernel (RLIMIT_NPROC) and so also against what "
+            "forks faster than it is measured; other payloads of the same account count too. 0: no limit.",
+        ),
+    ] = 0
+    address_space_mb: Annotated[
+        int, _number(0, 10**9, "MB", "Most address space of each process of a payload, enforced by the kernel (RLIMIT_AS). 0: no limit.")
+    ] = 0
+    file_mb: Annotated[
+        int, _number(0, 10**9, "MB", "Largest file that a payload may write, enforced by the kernel (RLIMIT_FSIZE). 0: no limit.")
+    ] = 0
+    landlock: Annotated[
+        Literal["auto", "off"],
+        Meta(
+            description="`auto`: where the kernel has Landlock, a payload may read the system, write its work directory, and signal "
+            "nobody else. `off`: for payloads that need set-uid programs or write elsewhere; the reported isolation is lower then."
+        ),
+    ] = "auto"
+    readable: Annotated[
+        tuple[AbsolutePath, ...],
+        Meta(max_length=64, description="Further files and directories that a payload under Landlock, or in bwrap, may read and execute."),
+    ] = ()
+    writable: Annotated[
+        tuple[AbsolutePath, ...],
+        Meta(max_length=64, description="Further files and directories that it may write, for example /dev/shm."),
+    ] = ()
     url_hosts: Annotated[
         tuple[HostName, ...],
         Meta(max_length=256, description="Hosts from which a payload's program may be fetched over plain http. https needs no entry."),

@@ -359,6 +359,15 @@ class PayloadStartError(PilotError):
     fixer = Fixer.OWNER
 
 
+class IsolationError(PilotError):
+    """The payload would be less isolated than the site demands."""
+
+    exit_code = 111
+    panda_code = 1226
+    fixer = Fixer.SITE
+    ends_pilot = True
+
+
 class ResidueError(PilotError):
     """Something of a payload is left on the node that could not be ended or removed."""
 

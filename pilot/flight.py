@@ -18,6 +18,7 @@ from pilot.errors import JournalError, PilotError
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
 from pilot.heartbeat import Heartbeat
+from pilot.isolation import Level, require
 from pilot.log import Teller
 from pilot.model import (
     Command,
@@ -49,6 +50,7 @@ class FlightPolicy:
     output_cap_bytes: int
     report_budget_s: float
     """How long a final report is tried again."""
+    minimum_isolation: Level = Level.SHARED
     renew_before_s: float = 0.0
     """How long before its end the owner's proxy is renewed; 0: never."""
     journal_in_scratch: bool = False
@@ -137,6 +139,7 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
     with timed(notes, "board_s"):
         account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
     _note_account(kit, pilot, notes, credential, account)
+    require(kit.policy.minimum_isolation, account.isolation)
     _show(kit, notes, Phase.RUNNING, "stage-in")
     with timed(notes, "stage_in_s"):
         fetched = account.stage_in(plan.fetch, kit.policy.staging_timeout_s) if plan.fetch else ()
@@ -182,7 +185,8 @@ def _run(
         credential_ends=good_until(credential),
         renewal=renewal(renewer, policy.renew_before_s),
     )
-    command = Command(argv=plan.argv, environment=kit.environment(notes.payload, account), output_cap_bytes=policy.output_cap_bytes)
+    environment = kit.environment(notes.payload, account)
+    command = Command(argv=plan.argv, environment=environment, output_cap_bytes=policy.output_cap_bytes, bounds=plan.bounds)
     kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
     supervision = Supervision(account, watching, kit.watch, lambda usage: kit.heartbeat.update(usage=usage))
     return supervision.run(command)
@@ -307,6 +311,6 @@ def _show(kit: Kit, notes: Notes, phase: Phase, stage: str) -> None:
 
 
 def _note_account(kit: Kit, pilot: PilotIdentity, notes: Notes, credential: PayloadCredential, account: Account) -> None:
-    notes.account_name, notes.switched = account.name, account.switched
+    notes.account_name, notes.switched, notes.isolation = account.name, account.switched, account.isolation
     kit.journal.boarded(notes.payload, account.name, account.uid, account.work)
     telling.boarded(kit.teller, pilot, notes.payload, credential, account, kit.gateway.name)

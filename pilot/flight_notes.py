@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 
 from pilot.errors import PilotError, StoppedError, UnexpectedError
 from pilot.execution.limits import Limits
+from pilot.isolation import Isolation
 from pilot.log import Teller
 from pilot.model import (
+    Bounds,
     FileToFetch,
     FileToStore,
     FinalState,
@@ -40,6 +42,7 @@ class FlightPlan:
     log: FileToStore | None
     argv: tuple[str, ...]
     limits: Limits
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Notes:
     plan: FlightPlan | None = None
     account_name: str = ""
     switched: bool = False
+    isolation: Isolation | None = None
     result: PayloadResult | None = None
     stored: list[StoredFile] = field(default_factory=list)
     fault: PilotError | None = None
@@ -103,6 +107,8 @@ def outcome_of(notes: Notes, log_tail: str) -> Outcome:
         gateway=notes.gateway,
         switched=notes.switched,
         journal_in_scratch=notes.journal_in_scratch,
+        isolation=notes.isolation.level.word if notes.isolation else "",
+        measures=notes.isolation.measures if notes.isolation else (),
         started_at=notes.started_at,
         ended_at=datetime.now(UTC),
     )

@@ -221,6 +221,28 @@ class MovedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a payload may reach beneath the gateway, by site policy. Absolute paths; the system's own are always readable."""
+
+    landlock: bool = False
+    """True: put the payload under Landlock wherever the kernel has it."""
+    readable: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the kernel itself enforces for one payload; None: no bound."""
+
+    address_space_bytes: int | None = None
+    """Of each process (RLIMIT_AS)."""
+    file_bytes: int | None = None
+    """Of each file written (RLIMIT_FSIZE)."""
+    account_processes: int | None = None
+    """Processes and threads of the whole account on this node (RLIMIT_NPROC)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """What to execute in the owner's account."""
 
@@ -230,6 +252,7 @@ class Command:
     stderr: str = "payload.stderr"
     output_cap_bytes: int = 100_000_000
     """Cap of each of the two files; what comes after it is read and dropped."""
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +277,10 @@ class StopReason(Enum):
     KILL_ORDER = "kill-order"
     SIGNAL = "signal"
     WALL_LIMIT = "wall-limit"
+    CPU_LIMIT = "cpu-limit"
     MEMORY_LIMIT = "memory-limit"
     DISK_LIMIT = "disk-limit"
+    PROCESS_LIMIT = "process-limit"
     CREDENTIAL_EXPIRY = "credential-expiry"
     FAR_SIDE_LOST = "far-side-lost"
 
@@ -335,6 +360,10 @@ class Outcome:
     switched: bool = False
     journal_in_scratch: bool = False
     """True if the journal ends with the slot, so that an outcome which cannot be delivered at once may be lost."""
+    isolation: str = ""
+    """Name of the level in force; empty if there was no account."""
+    measures: tuple[str, ...] = ()
+    """What is in force of it."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

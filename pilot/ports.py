@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from pilot.isolation import Isolation
 from pilot.model import (
     Command,
     FileToFetch,
@@ -121,6 +122,10 @@ class Account(Protocol):
     @property
     def switched(self) -> bool:
         """True if this uid is not the pilot's."""
+
+    @property
+    def isolation(self) -> Isolation:
+        """What keeps the payload apart, as far as it was seen to be in force."""
 
     @property
     def work(self) -> str:

@@ -48,7 +48,9 @@ def boarded(  # noqa: PLR0917 - the six facts of the record
     how = f"switched to account {account.name} (uid {account.uid}) through {gateway}"
     if not account.switched:
         how = f"NOT switched: running in the pilot's own account {account.name} (uid {account.uid}), as the site says"
-    teller.say("flight.boarded", how, uid=account.uid)
+    isolation = account.isolation
+    measures = ", ".join(isolation.measures) or "nothing beneath"
+    teller.say("flight.boarded", f"{how}; isolation {isolation.level.word} ({measures})", uid=account.uid, isolation=isolation.level.word)
     teller.audit(
         "identity.boarded",
         pilot_dn=pilot.dn,
@@ -60,6 +62,8 @@ def boarded(  # noqa: PLR0917 - the six facts of the record
         uid=account.uid,
         switched=account.switched,
         gateway=gateway,
+        isolation=isolation.level.word,
+        measures=",".join(isolation.measures),
     )
 
 

@@ -10,8 +10,10 @@ PAYLOAD_FAILED = 1305
 _STOP_CODES = {
     StopReason.KILL_ORDER: 1144,
     StopReason.WALL_LIMIT: 1213,
+    StopReason.CPU_LIMIT: 1213,
     StopReason.MEMORY_LIMIT: 1235,
     StopReason.DISK_LIMIT: 1104,
+    StopReason.PROCESS_LIMIT: PAYLOAD_FAILED,
     StopReason.CREDENTIAL_EXPIRY: 1163,
     StopReason.FAR_SIDE_LOST: 1319,
 }
@@ -20,8 +22,10 @@ _SENTENCES = {
     StopReason.KILL_ORDER: "killed by order of the dispatcher ({})",
     StopReason.SIGNAL: "stopped because the pilot got {}",
     StopReason.WALL_LIMIT: "stopped: it {}",
+    StopReason.CPU_LIMIT: "stopped: it {}",
     StopReason.MEMORY_LIMIT: "stopped: it {}",
     StopReason.DISK_LIMIT: "stopped: it {}",
+    StopReason.PROCESS_LIMIT: "stopped: it {}",
     StopReason.CREDENTIAL_EXPIRY: "stopped: {}",
     StopReason.FAR_SIDE_LOST: "lost: {}",
 }

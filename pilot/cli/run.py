@@ -76,6 +76,7 @@ def _tell_end(result: ShiftResult, profile: str) -> int:
                 "code": flown.outcome.error_code,
                 "account": flown.outcome.account,
                 "switched": flown.outcome.switched,
+                "isolation": flown.outcome.isolation,
                 "seconds": round(flown.seconds, 3),
                 "delivered": flown.delivered,
             }

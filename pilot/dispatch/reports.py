@@ -206,4 +206,5 @@ def _metrics(outcome: Outcome) -> str:
     pairs = {"account": outcome.account, "gateway": outcome.gateway, "journal": "in-scratch" if outcome.journal_in_scratch else ""}
     if outcome.account:
         pairs["switched"] = "yes" if outcome.switched else "no"
+    pairs |= {"isolation": outcome.isolation, "measures": "+".join(outcome.measures)}
     return " ".join(f"{name}={'_'.join(value.split())}" for name, value in pairs.items() if value)

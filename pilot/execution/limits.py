@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pilot.model import RequestedLimits, StopReason, Usage
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,20 +15,24 @@ class Limits:
     """Upper bounds for one payload. Memory or disk without a bound (None) are measured all the same."""
 
     wall_s: float
+    cpu_s: float | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    processes: int | None = None
 
 
 def applying(requested: RequestedLimits, site: Limits) -> Limits:
     """The limits that apply: what the payload asks for, but never more than the site allows."""
     return Limits(
         wall_s=min(site.wall_s, requested.wall_s or site.wall_s),
+        cpu_s=_tighter(site.cpu_s, requested.cpu_s),
         memory_bytes=_tighter(site.memory_bytes, requested.memory_bytes),
         disk_bytes=_tighter(site.disk_bytes, requested.disk_bytes),
+        processes=site.processes,
     )
 
 
-def _tighter(*bounds: int | None) -> int | None:
+def _tighter(*bounds: N | None) -> N | None:
     """The smallest of the bounds that are set."""
     return min((bound for bound in bounds if bound), default=None)
 
@@ -34,6 +41,10 @@ def breach(usage: Usage, elapsed_s: float, limits: Limits) -> tuple[StopReason, 
     """The first broken limit with a sentence, or None. Memory is PSS where the kernel tells it, else RSS."""
     if elapsed_s >= limits.wall_s:
         return StopReason.WALL_LIMIT, f"ran longer than the limit of {limits.wall_s:.0f} s"
+    if limits.cpu_s is not None and usage.cpu_s > limits.cpu_s:
+        return StopReason.CPU_LIMIT, f"used {usage.cpu_s:.0f} s of CPU time, the limit is {limits.cpu_s:.0f} s"
+    if limits.processes is not None and usage.processes > limits.processes:
+        return StopReason.PROCESS_LIMIT, f"ran {usage.processes} processes at once, the limit is {limits.processes}"
     memory = usage.pss_bytes if usage.pss_bytes is not None else usage.rss_bytes
     if limits.memory_bytes is not None and memory > limits.memory_bytes:
         return StopReason.MEMORY_LIMIT, f"used {_mb(memory)} of memory, the limit is {_mb(limits.memory_bytes)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from pilot.farside import trees
+from pilot.farside import confinement, trees
 
 CHUNK = 1 << 16
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGPIPE)
@@ -27,6 +27,21 @@ class Refusal(Exception):  # noqa: N818 - it is sent to the pilot as an answer
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def field(request: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401
+    """Take a typed field of a request; raises Refusal ``bad-request``."""
+    value = request.get(name, default)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise Refusal("bad-request", f"field {name!r} is missing or of the wrong type")
+    return value
+
+
+def strings(values: object) -> list[str]:
+    """Check a list of strings without NUL; raises Refusal."""
+    if not isinstance(values, list) or not all(isinstance(value, str) and "\0" not in value for value in values):
+        raise Refusal("bad-request", "not a list of strings")
+    return values
 
 
 class Pump:
@@ -113,18 +128,70 @@ def find_program(name: str, path: str, directory: int) -> str:
     raise Refusal("not-started", "the command is neither in the work directory nor in PATH")
 
 
-def spawn(program: str, argv: list[str], environment: dict[str, str], descriptors: dict[int, int], *, payload: bool) -> int:
-    """Start a process that inherits the given descriptors (number there to number here) and no others.
-
-    A payload gets its own process group (never a new session: batch systems account by session) and default signals.
+def spawn(program: str, argv: list[str], environment: dict[str, str], descriptors: dict[int, int]) -> int:
+    """Start a helper of ours that inherits the given descriptors (number there to number here) and no others.
 
     Raises:
         Refusal: ``not-started``.
     """
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_DUP2, here, there) for there, here in sorted(descriptors.items())]
-    options: dict[str, Any] = {"setpgroup": 0, "setsigdef": [*IGNORED, signal.SIGXFSZ]} if payload else {}
     try:
-        return os.posix_spawn(program, argv, environment, file_actions=actions, **options)
+        return os.posix_spawn(program, argv, environment, file_actions=actions)
     except OSError as error:
         raise Refusal("not-started", f"the command cannot be executed: {os.strerror(error.errno or 0)}") from None
+
+
+def start(
+    program: str, argv: list[str], environment: dict[str, str], outputs: dict[int, int], *, bounds: dict[str, int], ruleset: int
+) -> int:
+    """Start the payload: own process group (never a new session: batch systems account by session), default signals, confined.
+
+    Args:
+        program: what is executed.
+        argv: its arguments, the name included.
+        environment: its whole environment.
+        outputs: number there to number here; standard input is empty.
+        bounds: see `confinement.LIMITS`.
+        ruleset: of Landlock; -1: none.
+
+    Returns:
+        The process id.
+
+    Raises:
+        Refusal: ``not-started``; ``not-confined``: it was not executed because it would have had more power than it may have.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        stage = b"c"
+        try:
+            _become_payload(outputs)
+            confinement.confine(bounds, ruleset)
+            stage = b"x"
+            os.execve(program, argv, environment)  # noqa: S606 - no shell is wanted
+        except BaseException as error:
+            os.write(writer, stage + str(getattr(error, "errno", None) or 0).encode())
+        finally:
+            os._exit(127)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        told = stream.read(16)
+    if not told:
+        return pid
+    os.waitpid(pid, 0)
+    why = os.strerror(int(told[1:]))
+    if told[:1] == b"x":
+        raise Refusal("not-started", f"the command cannot be executed: {why}")
+    raise Refusal("not-confined", f"the payload's process cannot be confined: {why}")
+
+
+def _become_payload(outputs: dict[int, int]) -> None:
+    """What a fresh child has to shed of the supervisor; raises OSError."""
+    signal.set_wakeup_fd(-1)
+    os.setpgid(0, 0)
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    for there, here in sorted(outputs.items()):
+        os.dup2(here, there)
+    for number in (*IGNORED, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)

@@ -93,6 +93,16 @@ class ProxyKept(Done, frozen=True):
     path: Path
 
 
+class Confined(Done, frozen=True):
+    """What the payload's Landlock rules were seen to stop."""
+
+    files: bool
+    signals: bool
+    pid_namespace: Count
+    """Inode number, by which the kernel tells one from another."""
+    mount_namespace: Count
+
+
 class Started(Done, frozen=True):
     """The payload runs."""
 

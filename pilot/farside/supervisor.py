@@ -17,8 +17,8 @@ import sys
 import time
 from binascii import a2b_base64, b2a_base64
 
-from pilot.farside import litter, payload, processes, settling, trees
-from pilot.farside.payload import Refusal
+from pilot.farside import confinement, litter, payload, processes, settling, trees
+from pilot.farside.payload import Refusal, field, strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,21 +34,6 @@ KILL_BUDGET_S = 15.0
 COURIER_GRACE_S = 5.0
 PROXY_NAME = ".x509_proxy"
 LOG_DESCRIPTOR = 3
-
-
-def field(request: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401
-    """Take a typed field of a request; raises Refusal ``bad-request``."""
-    value = request.get(name, default)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise Refusal("bad-request", f"field {name!r} is missing or of the wrong type")
-    return value
-
-
-def strings(values: object) -> list[str]:
-    """Check a list of strings without NUL; raises Refusal."""
-    if not isinstance(values, list) or not all(isinstance(value, str) and "\0" not in value for value in values):
-        raise Refusal("bad-request", "not a list of strings")
-    return values
 
 
 class Courier:
@@ -85,6 +70,7 @@ class Supervisor:
         self.courier: Courier | None = None
         self.proxy = ""
         self.log = -1
+        self.ruleset = -1
         self.meter = processes.Meter()
         self.walk: Any = None
         self.walked = 0
@@ -253,9 +239,17 @@ class Supervisor:
         self.proxy = pem
         return {"path": f"{self.work}/{PROXY_NAME}"}
 
+    def do_confine(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Prepare the payload's Landlock rules, see what they stop, and where we are."""
+        lists = strings(request.get("readable")), strings(request.get("writable"))
+        if field(request, "landlock", bool):
+            self.ruleset = confinement.prepare(self.work, *lists)
+        return confinement.standing(self.ruleset, f"{self.here}/farside.py")
+
     def do_run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Start the payload."""
         argv, environment, cap = strings(request.get("argv")), field(request, "env", dict), field(request, "cap", int)
+        bounds = field(request, "bounds", dict)
         strings([*environment.keys(), *environment.values()])
         if self.payload or not argv or not argv[0] or cap < 0 or any("=" in name or not name for name in environment):
             raise Refusal("bad-request", "a second payload, an empty command, a bad environment or a negative cap")
@@ -263,7 +257,7 @@ class Supervisor:
         pumps = payload.open_pumps((field(request, "stdout", str), field(request, "stderr", str)), cap, self.directory)
         outputs = {number: pump.writer for number, pump in enumerate(pumps, 1)}
         try:
-            self.payload = payload.spawn(program, argv, environment, outputs, payload=True)
+            self.payload = payload.start(program, argv, environment, outputs, bounds=bounds, ruleset=self.ruleset)
         except Refusal:
             for pump in pumps:
                 pump.close()
@@ -345,7 +339,7 @@ class Supervisor:
             trees.write_whole(order, json.dumps({**job, "timeout": timeout, "proxy": self.proxy, "flight_log": self.log >= 0}).encode())
             os.lseek(order, 0, os.SEEK_SET)
             argv = [sys.executable, "-I", "-S", "-B", f"{self.here}/farside.py", "courier"]
-            pid = payload.spawn(sys.executable, argv, {"PATH": "/usr/bin:/bin"}, descriptors, payload=False)
+            pid = payload.spawn(sys.executable, argv, {"PATH": "/usr/bin:/bin"}, descriptors)
         except BaseException:
             os.close(reader)
             raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pilot.errors import (
@@ -21,6 +22,7 @@ from pilot.errors import (
 )
 from pilot.farside.protocol import (
     LOG_PART,
+    Confined,
     Done,
     Hello,
     Killed,
@@ -35,7 +37,8 @@ from pilot.farside.protocol import (
     clean,
 )
 from pilot.identity.account_link import Link, RequestRefusedError
-from pilot.model import Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Usage
+from pilot.isolation import Confinement, Isolation
+from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Usage
 
 ANSWER_S = 10.0
 SAMPLE_S = 5.0
@@ -71,6 +74,17 @@ def account_name(uid: int) -> str:
         return str(uid)
 
 
+def _namespace(kind: str) -> int:
+    """The number of a namespace of ours, by which the kernel tells it from others."""
+    return Path("/proc/self/ns", kind).stat().st_ino
+
+
+def _bounds(bounds: Bounds) -> dict[str, int]:
+    """The bounds that are set, by their names in the protocol."""
+    named = {"address_space": bounds.address_space_bytes, "file": bounds.file_bytes, "processes": bounds.account_processes}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 class FarSideAccount:
     """An open far side; implements `pilot.ports.Account`.
 
@@ -82,7 +96,7 @@ class FarSideAccount:
         courier: how storage is reached.
     """
 
-    def __init__(self, link: Link, hello: Hello, work: str, *, switched: bool, courier: CourierOptions) -> None:
+    def __init__(self, link: Link, hello: Hello, work: str, *, switched: bool, courier: CourierOptions, confinement: Confinement) -> None:
         self.credential: OwnerCredential | None = None
         """The newest credential that was delivered."""
         self.clear: Callable[[], str] = lambda: "there is no other way into this account"
@@ -92,8 +106,10 @@ class FarSideAccount:
         self._work = work
         self._switched = switched
         self._courier = courier
+        self._confinement = confinement
         self._name = account_name(hello.uid)
         self._proxy_path = ""
+        self._isolation = Isolation(switched=switched)
         self._moving = False
         self._litter = ""
 
@@ -116,6 +132,11 @@ class FarSideAccount:
     def switched(self) -> bool:
         """True if this uid is not the pilot's."""
         return self._switched
+
+    @property
+    def isolation(self) -> Isolation:
+        """What keeps the payload apart, as far as it was seen to be in force."""
+        return self._isolation
 
     @property
     def work(self) -> str:
@@ -147,6 +168,17 @@ class FarSideAccount:
         self._proxy_path = kept.path
         self.credential = credential
 
+    def confine(self) -> None:
+        """Prepare what the payload will be confined by, and note what of it is in force here; raises FarSideError."""
+        wish = self._confinement
+        order = {"landlock": wish.landlock, "readable": list(wish.readable), "writable": list(wish.writable)}
+        try:
+            seen = self._link.ask("confine", Confined, ANSWER_S, **order)
+        except RequestRefusedError as error:
+            raise self._broken("prepare the payload's confinement", error) from None
+        walled = seen.pid_namespace != _namespace("pid") and seen.mount_namespace != _namespace("mnt")
+        self._isolation = replace(self._isolation, walled=walled, files=seen.files, signals=seen.signals)
+
     def renew_proxy(self, credential: OwnerCredential) -> None:
         """Put a renewed proxy in the place of the old one: the far side writes it beside, then renames, so no reader sees half of it."""
         self.deliver_proxy(credential)
@@ -162,6 +194,7 @@ class FarSideAccount:
             "stdout": command.stdout,
             "stderr": command.stderr,
             "cap": command.output_cap_bytes,
+            "bounds": _bounds(command.bounds),
         }
         try:
             self._link.ask("run", Started, ANSWER_S, **order)

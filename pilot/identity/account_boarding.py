@@ -168,6 +168,7 @@ def open_account(
     account.clear = partial(clear, "the far side is lost")
     final = partial(_land, account, link, clear)
     try:
+        account.confine()
         if isinstance(credential, OwnerCredential):
             account.deliver_proxy(credential)
         yield account

@@ -22,6 +22,7 @@ from pilot.identity.account_boarding import Call, check_switched, enter, far_sid
 from pilot.identity.account_link import Link
 from pilot.identity.ancestors import passable
 from pilot.identity.sandbox import Sandbox, ensure_run, sandbox
+from pilot.isolation import Confinement
 from pilot.model import OwnerCredential, Payload, PayloadCredential
 from pilot.ports import Account, Watch
 
@@ -46,6 +47,7 @@ class GlexecOptions:
     """Further calls after an answer that may pass (202, 203)."""
     retry_base_s: float = 5.0
     courier: CourierOptions = field(default_factory=CourierOptions)
+    confinement: Confinement = field(default_factory=Confinement)
 
 
 def find_glexec(configured: str, environ: Mapping[str, str]) -> str:
@@ -116,7 +118,9 @@ class GlexecGateway:
         options = self._options
         with sandbox(options.run_dir) as place, passable(place.path, options.records):
             link, hello = self._patiently(partial(self._call, place, payload, credential, watch), watch)
-            account = FarSideAccount(link, hello, str(place.work), switched=True, courier=options.courier)
+            account = FarSideAccount(
+                link, hello, str(place.work), switched=True, courier=options.courier, confinement=options.confinement
+            )
             with open_account(link, account, credential, partial(self._sweep, place, payload, hello.uid, watch)):
                 yield account
 

@@ -14,6 +14,7 @@ from pilot.farside.protocol import Hello
 from pilot.identity.account import CourierOptions, FarSideAccount
 from pilot.identity.account_boarding import Call, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.sandbox import Sandbox, sandbox
+from pilot.isolation import Confinement
 from pilot.model import Payload, PayloadCredential
 from pilot.ports import Account, Watch
 
@@ -29,6 +30,7 @@ class SameAccountOptions:
     python: str = "/usr/bin/python3"
     timeout_s: float = 30.0
     courier: CourierOptions = field(default_factory=CourierOptions)
+    confinement: Confinement = field(default_factory=Confinement)
 
 
 class SameAccountGateway:
@@ -58,7 +60,9 @@ class SameAccountGateway:
                 explain=self._explain,
             )
             link, hello = enter(call, place, watch)
-            account = FarSideAccount(link, hello, str(place.work), switched=False, courier=options.courier)
+            account = FarSideAccount(
+                link, hello, str(place.work), switched=False, courier=options.courier, confinement=options.confinement
+            )
             with open_account(link, account, credential, partial(self._sweep, place, hello.uid, watch)):
                 yield account
 

@@ -28,6 +28,7 @@ PROGRAM = {
     "settling.py": "settling.py",
     "processes.py": "processes.py",
     "litter.py": "litter.py",
+    "confinement.py": "confinement.py",
     "payload.py": "payload.py",
     "supervisor.py": "supervisor.py",
     "transfer.py": "transfer.py",

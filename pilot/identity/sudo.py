@@ -15,6 +15,7 @@ from pilot.identity.account import CourierOptions, FarSideAccount, account_name
 from pilot.identity.account_boarding import Call, check_switched, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.ancestors import passable
 from pilot.identity.sandbox import Sandbox, sandbox
+from pilot.isolation import Confinement
 from pilot.model import OwnerCredential, Payload, PayloadCredential
 from pilot.ports import Account, Watch
 
@@ -33,6 +34,7 @@ class SudoOptions:
     python: str = "/usr/bin/python3"
     timeout_s: float = 30.0
     courier: CourierOptions = field(default_factory=CourierOptions)
+    confinement: Confinement = field(default_factory=Confinement)
 
 
 class SudoGateway:
@@ -68,7 +70,9 @@ class SudoGateway:
                 explain=partial(contract.call_error, owner=owner, account=account, command=options.python, limit_s=options.timeout_s),
             )
             link, hello = enter(call, place, watch)
-            open_far_side = FarSideAccount(link, hello, str(place.work), switched=True, courier=options.courier)
+            open_far_side = FarSideAccount(
+                link, hello, str(place.work), switched=True, courier=options.courier, confinement=options.confinement
+            )
             with open_account(link, open_far_side, credential, partial(self._sweep, place, account, hello.uid, watch)):
                 yield open_far_side
 

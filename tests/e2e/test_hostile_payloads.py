@@ -11,6 +11,8 @@ from pilot.testbed.grid import GridOptions
 from tests.support.flight_rig import Rig, no_traceback, shell
 
 LOST = 1319
+REACHABLE = {"payload.landlock": "off"}
+"""Under Landlock a payload cannot signal its far side."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def rig() -> Iterator[Rig]:
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_payload_that_stops_its_far_side(rig: Rig, number: signal.Signals) -> None:
     """A far side that the payload stopped or killed is noticed within seconds, reported as lost, killed, cleaned."""
-    landed, (job,) = rig.fly(shell(f"kill -{number.value} $PPID; exec sleep 300"))
+    landed, (job,) = rig.fly(shell(f"kill -{number.value} $PPID; exec sleep 300"), sets=REACHABLE)
     assert job.state == "failed"
     assert job.arguments["pilot_error_code"] == LOST, landed.stderr
     assert "far side" in job.arguments["pilot_error_diag"]
@@ -35,7 +37,7 @@ def test_a_payload_that_stops_its_far_side(rig: Rig, number: signal.Signals) -> 
 def test_sigterm_while_the_far_side_is_stopped(rig: Rig) -> None:
     """A stopped far side does not keep the pilot from ending within the batch system's grace."""
     job = rig.grid.store.submit(shell("echo ready; kill -STOP $PPID; exec sleep 300"))
-    flying = rig.start(sets={"lifetime.max_payloads": 1, "payload.sample_s": 60})
+    flying = rig.start(sets={"lifetime.max_payloads": 1, "payload.sample_s": 60, **REACHABLE})
     assert rig.grid.store.wait_for(lambda jobs: any(one.id == job and one.state == "running" for one in jobs), 20)
     flying.stop(signal.SIGTERM)
     landed = flying.land(40)

@@ -40,6 +40,19 @@ def _plain_python() -> str | None:
     return None if Path("/usr/bin/python3.11").exists() else "/usr/bin/python3.11 not installed"
 
 
+def _landlock() -> str | None:
+    """The payload's own rules, tried on a child of this process."""
+    from pilot.farside import confinement
+
+    try:
+        ruleset = confinement.make_ruleset("/nowhere", (), ())
+    except OSError as error:
+        return f"the kernel has no Landlock ({error.strerror})"
+    files, signals = confinement.probe(ruleset, __file__)
+    os.close(ruleset)
+    return None if files and signals else f"Landlock stops files: {files}, signals: {signals}"
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "gcc": _program("gcc"),
@@ -54,8 +67,11 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "sudo": _program("sudo"),
     "namespaces": _namespaces,
     "account-switch": _account_switch,
+    "landlock": _landlock,
 }
-REQUIRED_IN_CI = frozenset(CAPABILITIES)
+KERNEL = frozenset({"landlock"})
+"""What no package brings: its absence is told, also in CI."""
+REQUIRED_IN_CI = frozenset(CAPABILITIES) - KERNEL
 
 
 @cache

@@ -19,6 +19,7 @@ from pilot.execution.limits import Limits
 from pilot.flight import FlightPolicy, Kit
 from pilot.flight_notes import FlightPlan
 from pilot.heartbeat import Heartbeat
+from pilot.isolation import Isolation
 from pilot.log import Teller
 from pilot.model import (
     Command,
@@ -219,6 +220,7 @@ class WorldAccount:
     """`ports.Account`; its payload ends as `World.end` says, or runs until it is signalled."""
 
     name, uid, switched, work, proxy_path, litter = "alice", 4711, True, "/run/payload/work", "/run/payload/proxy", ""
+    isolation = Isolation(switched=True)
 
     def __init__(self, world: World) -> None:
         self._world = world
