@@ -74,6 +74,23 @@ class Isolation:
         return tuple(name for name, there in facts if there)
 
 
+SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/cvmfs", "/proc", "/sys"),
+    *("/var/lib/sss", "/run/systemd/resolve", "/run/resolvconf", "/run/nscd"),
+)
+"""What a payload may read and execute at every site: the system, software, name services. What is not there is passed over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a payload may reach beneath the gateway, by site policy: absolute paths."""
+
+    landlock: bool = False
+    """True: put the payload under Landlock wherever the kernel has it."""
+    readable: tuple[str, ...] = SYSTEM
+    writable: tuple[str, ...] = ()
+
+
 def require(minimum: Level, isolation: Isolation) -> None:
     """Refuse a payload that would be less isolated than the site demands.
 

@@ -221,16 +221,6 @@ class MovedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confinement:
-    """What a payload may reach beneath the gateway, by site policy. Absolute paths; the system's own are always readable."""
-
-    landlock: bool = False
-    """True: put the payload under Landlock wherever the kernel has it."""
-    readable: tuple[str, ...] = ()
-    writable: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """What the kernel itself enforces for one payload; None: no bound."""
 

@@ -38,7 +38,8 @@ def probe() -> Iterator[Probe]:
             (base / level).mkdir()
             script = ROOT / "tests" / "support" / "isolation_probe.py"
             argv = [sys.executable, str(script), str(ROOT), str(base / level), *CASES[level]]
-            done = subprocess.run(argv, capture_output=True, timeout=60, check=False, env={"SECRET": "in-the-environment", "PATH": "/usr/bin:/bin"})
+            environment = {"SECRET": "in-the-environment", "PATH": "/usr/bin:/bin"}
+            done = subprocess.run(argv, capture_output=True, timeout=60, check=False, env=environment)
             assert done.returncode == 0, done.stderr.decode()
             seen[level] = json.loads(done.stdout)
         return seen[level]
@@ -121,7 +122,7 @@ with flight(Path(sys.argv[2])) as (account, watch):
 """
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", script, str(ROOT), str(tmp_path)])  # noqa: S606 - no shell is wanted
+        os.execv(sys.executable, [sys.executable, "-c", script, str(ROOT), str(tmp_path)])
     try:
         while os.read(terminal, 4096):
             pass

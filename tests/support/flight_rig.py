@@ -157,6 +157,10 @@ class Rig:
         if not self.cast.switched:
             identity = {"switch": "never", "gateway": "none", "python": self.cast.far_python}
             self.options = replace(self.options, settings={"identity": identity, **self.options.settings})
+        self.bells = self.base / "bells"
+        self.bells.mkdir(exist_ok=True)
+        rung = {"writable": [str(self.bells)], **self.options.settings.get("payload", {})}
+        self.options = replace(self.options, settings={**self.options.settings, "payload": rung})
         try:
             self.grid = self._stack.enter_context(Grid(self.base / "grid", self.options))
         except BaseException:
@@ -196,7 +200,7 @@ class Rig:
     def bell(self) -> Bell:
         """A bell that goes with the rig."""
         self._number += 1
-        bell = Bell(self.base / f"bell-{self._number}")
+        bell = Bell(self.bells / f"{self._number}")
         self._stack.callback(bell.close)
         return bell
 

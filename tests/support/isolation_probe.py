@@ -76,10 +76,9 @@ print(json.dumps({
 
 def gateway(kind: str, run: Path, landlock: bool) -> Any:
     from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
-    from pilot.model import Confinement
+    from pilot.isolation import Confinement
 
-    confinement = Confinement(landlock=landlock)
-    return SameAccountGateway(SameAccountOptions(run_dir=run, confinement=confinement))
+    return SameAccountGateway(SameAccountOptions(run_dir=run, confinement=Confinement(landlock=landlock)))
 
 
 def fly(place: Path, kind: str, landlock: bool) -> dict[str, Any]:
@@ -106,10 +105,11 @@ def main(root: str, place: Path, kind: str, landlock: bool) -> None:
     shutil.copytree(Path(root) / "pilot", place / "lib" / "pilot", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["/usr/bin/chmod", "-R", "go+rX", str(place / "lib")], check=True)
     sys.path.insert(0, str(place / "lib"))
+    # Imported before the change of account, which may not be able to.
     import pilot.farside.protocol
     import pilot.identity.same_account
     import pilot.process
-    import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
+    import pilot.watch
 
     (place / "public").write_text("anybody's")
     (place / "public").chmod(0o644)
