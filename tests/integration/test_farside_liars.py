@@ -51,7 +51,8 @@ GOOD = "enter()\n"
 def board(tmp_path: Path, behaviour: str, answers: dict[str, Any] | None = None, timeout_s: float = 3.0) -> Any:
     """The gateway, with a far side that does as told."""
     program = tmp_path / "liar"
-    program.write_text(LIAR.replace("BEHAVIOUR", f"ANSWERS = {answers or {}!r}\n{behaviour}"))
+    answers = {"confine": {"files": False, "signals": False, "pid_namespace": 1, "mount_namespace": 1}, **(answers or {})}
+    program.write_text(LIAR.replace("BEHAVIOUR", f"ANSWERS = {answers!r}\n{behaviour}"))
     program.chmod(0o755)
     gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python=str(program), timeout_s=timeout_s))
     return gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch())
