@@ -207,7 +207,7 @@ class Rig:
     def script(self, text: str) -> Path:
         """An executable that every account can start."""
         self._number += 1
-        path = self.base / f"script-{self._number}"
+        path = self.bells / f"script-{self._number}"
         path.write_text(text)
         path.chmod(0o755)
         return path

@@ -110,7 +110,7 @@ def owners(theatre: Theatre) -> dict[str, Any]:
         shell(line.format(name, name), dn, inputs=(words,), outputs=(f"probe-{name}.json", f"copy-{name}.txt"))
         for dn, name in ((ALICE_DN, "a"), (BOB_DN, "b"))
     ]
-    told = theatre.fly(*specs, place=place)
+    told = theatre.fly(*specs, place=place, sets={"payload.landlock": "off"})
     told["probes"] = [json.loads(rig.grid.storage.locate(f"/testbed/probe-{name}.json").read_bytes()) for name in "ab"]
     told["uids"] = list(rig.cast.owner_uids)
     told["pilot_uid"] = rig.cast.uid
