@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from pilot.secret import Secret as Secret
+from pilot.secret import Secret as Secret  # noqa: PLC0414 - one place to import values from
 
 # ---------------------------------------------------------------------------------------------- identities
 

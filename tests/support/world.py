@@ -47,9 +47,7 @@ from pilot.shift import Shift, ShiftPolicy, ShiftResult
 from pilot.watch import stop_error
 
 OWNER = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
-TOO_MANY_WAITS = 2_000
-RUN_S = 10.0
-CLAIM_BUDGET_S = 3.0
+TOO_MANY_WAITS, RUN_S, CLAIM_BUDGET_S = 2_000, 10.0, 3.0
 POLICY = FlightPolicy(
     grace_s=30.0, signal_grace_s=5.0, reserve_s=10.0, sample_s=60.0, staging_timeout_s=600.0, output_cap_bytes=1000, report_budget_s=300.0
 )
@@ -219,8 +217,8 @@ class WorldJournal:
 class WorldAccount:
     """`ports.Account`; its payload ends as `World.end` says, or runs until it is signalled."""
 
-    name, uid, switched, work, proxy_path, litter = "alice", 4711, True, "/run/payload/work", "/run/payload/proxy", ""
-    isolation = Isolation(switched=True)
+    name, uid, switched, isolation = "alice", 4711, True, Isolation(switched=True)
+    work, proxy_path, litter = "/run/payload/work", "/run/payload/proxy", ""
 
     def __init__(self, world: World) -> None:
         self._world = world
