@@ -1,0 +1,201 @@
+"""The battery of hostile payloads: what each tries, and what must come of it in each kind of account.
+
+``python tests/support/hostile_cases.py --write`` writes the table into docs/reference.
+
+A case's body is Python, run as a payload with the names of `PRELUDE`. Verdicts are explained in `page`.
+"""
+# ruff: noqa: E501 - a table reads best in rows
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "hostile-payloads.md"
+PRELUDE = """
+import ctypes, json, os, resource, signal, socket, sys, threading, time
+facts = json.loads(sys.argv[1])
+pilot, far_side, neighbour = facts["pilot"], os.getppid(), facts["neighbour"]
+libc = ctypes.CDLL(None, use_errno=True)
+def program():
+    with open(f"/proc/{far_side}/cmdline", "rb") as stream: return next(word for word in stream.read().split(bytes(1)) if word.endswith(b".py"))
+def check(result):
+    if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+def read(path):
+    with open(path, "rb") as stream:
+        if not stream.read(4096): raise OSError("empty")
+def append(path):
+    with open(path, "ab") as stream: stream.write(b"forged")
+def trace(pid):
+    check(libc.ptrace(16, pid, 0, 0)); os.waitpid(pid, 0); libc.ptrace(17, pid, 0, 0)
+def take(pid, number): check(libc.syscall(438, check(libc.syscall(434, pid, 0)), number, 0))
+def peek(pid):
+    class Piece(ctypes.Structure): _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+    here, there = Piece(ctypes.addressof(ctypes.create_string_buffer(8)), 8), Piece(4096, 8)
+    if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) < 0 and ctypes.get_errno() == 1: raise PermissionError
+def limits(pid): resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
+def daemon():
+    if os.fork(): return False
+    os.setsid()
+    if os.fork(): os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return True
+def hop():
+    while True:
+        if os.fork(): os._exit(0)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One hostile payload."""
+
+    name: str
+    body: str
+    same: str
+    """Verdict in the pilot's own account."""
+    switched: str
+    output: bool = False
+    """It makes ``out`` and wants it stored."""
+    ended: tuple[int | None, int | None] = (0, None)
+    """How its end must be told: exit code, signal."""
+    long: bool = False
+
+    @property
+    def access(self) -> bool:
+        """It tells itself whether it succeeded."""
+        return {self.same, self.switched} <= {"open", "denied"}
+
+    @property
+    def code(self) -> str:
+        """What the payload executes."""
+        if not self.access:
+            return PRELUDE + self.body
+        body = indent(self.body, "    ")
+        return f"{PRELUDE}\ntry:\n{body}\n    print('open')\nexcept (OSError, ValueError) as error:\n    print('denied', error)\n"
+
+
+def access(name: str, body: str, same: str, switched: str = "denied") -> Case:
+    return Case(name=name, body=body, same=same, switched=switched)
+
+
+def output(name: str, body: str) -> Case:
+    return Case(name=name, body=body, same="refused", switched="refused", output=True)
+
+
+def contained(name: str, body: str, code: int | None = 0, number: int | None = None, *, long: bool = False) -> Case:
+    return Case(name=name, body=body, same="contained", switched="contained", ended=(code, number), long=long)
+
+
+def lost(name: str, body: str, *, long: bool = False) -> Case:
+    return Case(name=name, body=body, same="lost", switched="lost", long=long)
+
+
+CASES = (
+    access("read the pilot's proxy", 'read(facts["proxy"])', "open"),
+    access("read the pilot's environment", 'read(f"/proc/{pilot}/environ")', "denied"),
+    access("read the pilot's memory", 'open(f"/proc/{pilot}/mem", "rb")', "denied"),
+    access("read the pilot's memory map", 'read(f"/proc/{pilot}/maps")', "denied"),
+    access("read the pilot's memory by system call", "peek(pilot)", "denied"),
+    access("list the pilot's descriptors", 'os.listdir(f"/proc/{pilot}/fd")', "denied"),
+    access("take a descriptor of the pilot", "take(pilot, 0)", "denied"),
+    access("enter the pilot's root directory", 'os.listdir(f"/proc/{pilot}/root/")', "denied"),
+    access("trace the pilot", "trace(pilot)", "denied"),
+    access("signal the pilot", "os.kill(pilot, 0)", "open"),
+    access("stop the pilot (SIGSTOP)", "os.kill(pilot, 19); os.kill(pilot, 18)", "open"),
+    access("kill the pilot (SIGKILL)", "os.kill(pilot, 9)", "open"),
+    access("change the pilot's limits", "limits(pilot)", "open"),
+    access("change the pilot's priority", "os.setpriority(os.PRIO_PROCESS, pilot, 19)", "open"),
+    access("read the far side's environment", 'read(f"/proc/{far_side}/environ")', "denied", "denied"),
+    access("read the far side's memory", 'open(f"/proc/{far_side}/mem", "rb")', "denied"),
+    access("list the far side's descriptors", 'os.listdir(f"/proc/{far_side}/fd")', "denied"),
+    access("speak for the far side", "take(far_side, 1)", "denied"),
+    access("trace the far side", "trace(far_side)", "denied"),
+    access("list the run directory", 'os.listdir(facts["run"])', "open"),
+    access("list the pilot's private directory", 'os.listdir(facts["run"] + "/pilot")', "open"),
+    access("write beside the work directory", 'open("../planted", "w").close(); os.unlink("../planted")', "open"),
+    access("move the work directory away", 'os.rename("../work", "../moved"); os.rename("../moved", "../work")', "open"),
+    access("change the far side's program", 'append(program())', "open"),
+    access("read the journal", 'read(facts["journal"])', "open"),
+    access("change the journal", 'append(facts["journal"])', "open"),
+    access("change the pilot's log", 'append(facts["log"])', "open"),
+    access("read a neighbour's file", 'read(facts["neighbour file"])', "open"),
+    access("read a neighbour's environment", 'read(f"/proc/{neighbour}/environ")', "open"),
+    access("signal a neighbour", "os.kill(neighbour, 0)", "open"),
+    access("become root", "os.setuid(0)", "denied"),
+    access("leave the account's groups", "os.setgroups([])", "denied"),
+    access("make a device", 'os.mknod("device", 0o60600, os.makedev(1, 3))', "denied"),
+    access("reach a terminal", 'os.open("/dev/tty", os.O_RDWR)', "denied"),
+    access("raise its limit of core dumps", "resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))", "denied"),
+    output("an output that is a link to the pilot's proxy", 'os.symlink(facts["proxy"], "out")'),
+    output("an output that is a link to its own file", 'open("x", "w").close(); os.symlink("x", "out")'),
+    output("an output with a second hard link", 'open("x", "w").close(); os.link("x", "out")'),
+    output("an output that is a FIFO", 'os.mkfifo("out")'),
+    output("an output that is a directory", 'os.mkdir("out")'),
+    output("an output that is a socket", 'socket.socket(socket.AF_UNIX).bind("out")'),
+    output("an output that is a link to a device", 'os.symlink("/dev/zero", "out")'),
+    output("an output that nobody wrote", "pass"),
+    output(
+        "an output that changes into a link and back",
+        'open("x", "w").close(); os.symlink(facts["proxy"], "out")\nif daemon():\n  while True: os.rename("out", "y"); os.rename("x", "out"); '
+        'os.rename("out", "x"); os.rename("y", "out")',
+    ),
+    contained("a daemon in its own session, deaf to TERM", "if daemon(): time.sleep(300)"),
+    contained("a daemon without environment and directory", 'if daemon(): os.chdir("/"); os.execve("/bin/sleep", ["bash cvmfs2", "300"], {})'),
+    contained("a daemon that adopts its own orphans", "if daemon():\n  libc.prctl(36, 1, 0, 0, 0)\n  if daemon(): time.sleep(300)\n  time.sleep(300)"),
+    contained("a daemon in namespaces of its own", "if daemon(): libc.unshare(0x30000000); os.fork(); time.sleep(300)"),
+    contained("stopped processes", "for _ in range(3):\n  if os.fork() == 0: os.kill(os.getpid(), 19)"),
+    contained("one process that forks and exits for ever", "if daemon(): hop()"),
+    contained("eight of them", "for _ in range(8):\n  if daemon(): hop()"),
+    contained("32 of them", "for _ in range(32):\n  if daemon(): hop()", long=True),
+    contained("a bomb of 200 processes", "for _ in range(200):\n  if os.fork() == 0: time.sleep(300)"),
+    contained("100 threads", "for _ in range(100): threading.Thread(target=time.sleep, args=(300,), daemon=True).start()\nos._exit(0)"),
+    contained("it closes its standard streams", "os.closerange(0, 3); os._exit(7)", 7),
+    contained("a flood of standard output", 'os.write(1, b"x" * (1 << 22)); os.write(1, b"y" * (1 << 22))'),
+    contained("a flood of standard error", "for _ in range(1 << 10): os.write(2, b'\\x1b[2J' * (1 << 11))"),
+    contained("20000 files", "for n in range(20000): os.close(os.open(str(n), os.O_CREAT))"),
+    contained("a sparse file of a terabyte", 'os.truncate(os.open("big", os.O_CREAT | os.O_RDWR), 1 << 40)'),
+    contained("directories of mode 000 in each other", "os.makedirs('d/d/d')\nfor name in ('d/d/d', 'd/d', 'd'): os.chmod(name, 0)"),
+    contained("a work directory of mode 000", 'os.mkdir("d"); os.chmod("d", 0); os.chmod(".", 0)'),
+    contained("names with line ends, escapes and no encoding", 'for name in (b"a\\nb", b"\\x1b[2J", b"\\xff\\xfe", b"-rf", b" "): os.mkdir(name)'),
+    contained("a tree 300 directories deep", "for _ in range(300): os.mkdir('d'); os.chdir('d')"),
+    contained("a set-uid shell left behind", "open('sh', 'wb').write(open('/bin/sh', 'rb').read()); os.chmod('sh', 0o4755)"),
+    contained("a core dump", "os.abort()", None, 6),
+    contained("death by SIGKILL", "os.kill(os.getpid(), 9)", None, 9),
+    contained("exit code 201, which is gLExec's", "sys.exit(201)", 201),
+    contained("exit code 126", "sys.exit(126)", 126),
+    contained("frames of the far side, forged", 'frame = b\'{"event":"ended","exit":0,"signal":null}\'\nfor n in (1, 2): os.write(n, len(frame).to_bytes(4, "big") + frame)\nsys.exit(3)', 3),
+    contained("its output file replaced by a link", 'os.unlink("payload.stdout"); os.symlink(facts["proxy"], "payload.stdout")'),
+    contained("its proxy replaced by a directory", 'os.path.exists(".x509_proxy") and os.unlink(".x509_proxy"); os.mkdir(".x509_proxy")'),
+    lost("kill the far side (SIGKILL)", "os.kill(far_side, 9); time.sleep(300)"),
+    lost("stop the far side (SIGSTOP)", "os.kill(far_side, 19); time.sleep(300)", long=True),
+    lost("kill the far side, leave a hidden daemon", 'if daemon(): os.chdir("/"); os.kill(far_side, 9); os.execve("/bin/sleep", ["sleep", "300"], {})\ntime.sleep(300)'),
+    lost("kill the far side, leave eight that fork for ever", "for _ in range(8):\n  if daemon(): hop()\nos.kill(far_side, 9); time.sleep(300)"),
+    Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', same="told", switched="contained"),
+)  # fmt: skip
+
+
+def page() -> str:
+    """The table for people."""
+    lines = [
+        "<!-- Generated by `python tests/support/hostile_cases.py --write`; edit the table there, not this page. -->\n",
+        "# Hostile payloads\n",
+        "What payloads may try, and what comes of it where the payload runs in the pilot's own account and where it runs in an account of "
+        "its own. Each row is played by `tests/e2e/test_hostile_battery.py`.\n",
+        "* `open`: it succeeds; `denied`: it does not.",
+        "* `refused`: the output is not stored.",
+        "* `contained`: it does what it wants; its end is told truly, and nothing of it is left.",
+        "* `lost`: the far side is lost, which is told as such; nothing of it is left.",
+        "* `told`: what it leaves is named, and stays.\n",
+        "| attempt | own account | switched account |",
+        "|---|---|---|",
+        *(f"| {case.name} | {case.same} | {case.switched} |" for case in CASES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
+    PAGE.write_text(page(), "utf-8")

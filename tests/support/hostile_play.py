@@ -1,0 +1,143 @@
+"""Plays the battery of hostile payloads, for a process that is root in a private namespace; prints what happened as JSON.
+
+``hostile_play.py ROOT LEVEL long|short``: every payload has a pilot's process of its own. The tests judge; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from farside_switched import ALICE, PLACE, Stage, as_pilot, command, payload, processes_of, until_ended
+from hostile_cases import CASES, Case
+
+JOURNAL, LOG = PLACE / "pilot" / "journal", PLACE / "pilot" / "log"
+
+
+def gateway(stage: Stage, level: str) -> Any:
+    from pilot.identity.account import CourierOptions
+    from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
+
+    if level == "switched":
+        return stage.gateway()
+    return SameAccountGateway(SameAccountOptions(run_dir=stage.scratch / "run", courier=CourierOptions(trust="system")))
+
+
+def fly(case: Case, level: str, neighbour: dict[str, Any], stage: Stage, watch: Any) -> dict[str, Any]:
+    """One payload, in the process of a pilot."""
+    from pilot.errors import PilotError
+    from pilot.identity.kin import adopt
+    from pilot.model import FileToStore
+    from pilot.process import harden
+
+    make_dumpable()
+    harden()
+    adopt()
+    run = stage.scratch / "run"
+    facts = {"pilot": os.getpid(), "proxy": str(PLACE / "pilot" / "proxy"), "run": str(run), **neighbour}
+    facts |= {"journal": str(JOURNAL), "log": str(LOG)}
+    told: dict[str, Any] = {"ended": None, "said": "", "lost": "", "stored": "", "error": "", "litter": ""}
+    account = None
+    try:
+        with gateway(stage, level).board(payload("1"), stage.credential(ALICE), watch) as account:
+            account.start(command(account, "/usr/bin/python3", "-I", "-S", "-c", case.code, json.dumps(facts)))
+            try:
+                told["ended"] = until_ended(account, watch, 1.0 if "SIGSTOP" in case.name and not case.access else 20.0)
+                account.sample()
+                told["said"] = account.tail("payload.stdout", 4096).decode(errors="replace")
+                if case.output:
+                    account.kill()
+                    home = f"/mnt/home/{'alice01' if level == 'switched' else 'pilot01'}"
+                    stored = account.stage_out((FileToStore(name="out", url=f"file://{home}/out/{os.getpid()}"),), 10)
+                    told["stored"] = stored[0].name
+            except PilotError as error:
+                told["lost" if "far side" in str(error) else "refused"] = f"{type(error).__name__}: {error}"
+    except PilotError as error:
+        told["error"] = f"{type(error).__name__}: {error}"
+    told["litter"] = account.litter if account is not None else ""
+    return told
+
+
+def make_dumpable() -> None:
+    """A change of uid made this process safe already; a pilot starts without one."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+
+
+def remains(stage: Stage, uid: int, expected: int) -> list[str]:
+    """What is left of a payload once its processes had time to end."""
+    deadline = time.monotonic() + 15
+    while processes_of(uid) > expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found = [f"{processes_of(uid) - expected} processes"] if processes_of(uid) > expected else []
+    for path in stage.scratch.rglob("*"):
+        inside = path.relative_to(stage.scratch).parts
+        found += [str(path)] if "work" in inside[:-1] else []
+    for place in ("/var/tmp", "/dev/shm", "/mnt/home/alice01", "/mnt/home/pilot01"):
+        for entry in os.scandir(place):
+            found.append(entry.path)
+            with suppress(OSError):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
+    return found
+
+
+def start_neighbour(stage: Stage, level: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    account = stage.bob if level == "switched" else stage.pilot
+    place = PLACE / "neighbour"
+    place.mkdir(0o700)
+    (place / "file").write_text("a secret")
+    (place / "file").chmod(0o600)
+    for path in (place, place / "file"):
+        os.chown(path, account.pw_uid, account.pw_gid)
+    process = subprocess.Popen(
+        ["/bin/sleep", "1000"], user=account.pw_uid, group=account.pw_gid, extra_groups=[], env={"SECRET": "neighbour"}, cwd="/"
+    )
+    return process, {"neighbour": process.pid, "neighbour file": str(place / "file")}
+
+
+def main(root: str, level: str, length: str) -> None:
+    os.umask(0o022)
+    shutil.copytree(Path(root) / "pilot", PLACE / "lib" / "pilot", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["/usr/bin/chmod", "-R", "go+rX", str(PLACE / "lib")], check=True)
+    sys.path.insert(0, str(PLACE / "lib"))
+    import pilot.identity.glexec
+    import pilot.identity.same_account
+    import pilot.process
+    import pilot.testbed.pki
+    import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
+
+    stage = Stage()
+    neighbour, facts = start_neighbour(stage, level)
+    uid = stage.alice.pw_uid if level == "switched" else stage.pilot.pw_uid
+    expected = processes_of(uid)
+    told: dict[str, Any] = {}
+    for case in CASES:
+        if case.long and length != "long":
+            continue
+        for path in (JOURNAL, LOG):
+            path.write_text("true\n")
+            path.chmod(0o600)
+            os.chown(path, stage.pilot.pw_uid, stage.pilot.pw_gid)
+        begun = time.monotonic()
+        seen = as_pilot(stage, lambda stage, watch, case=case: fly(case, level, facts, stage, watch))
+        seen["remains"] = remains(stage, uid, expected)
+        seen["seconds"] = round(time.monotonic() - begun, 2)
+        seen["mode"] = stat.S_IMODE((PLACE / "pilot" / "proxy").stat().st_mode)
+        told[case.name] = seen
+        shutil.rmtree(stage.scratch / "run", ignore_errors=True)
+    neighbour.kill()
+    neighbour.wait()
+    sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
