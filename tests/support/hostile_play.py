@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import stat
 import subprocess
@@ -77,7 +78,7 @@ def remains(stage: Stage, uid: int, expected: int) -> list[str]:
     """What is left of a payload once its processes had time to end."""
     deadline = time.monotonic() + 15
     while processes_of(uid) > expected and time.monotonic() < deadline:
-        time.sleep(0.01)
+        select.select([], [], [], 0.01)
     found = [f"{processes_of(uid) - expected} processes"] if processes_of(uid) > expected else []
     for path in stage.scratch.rglob("*"):
         inside = path.relative_to(stage.scratch).parts
