@@ -120,9 +120,12 @@ leave() {
   exit "$2"
 }
 
-number() { # NAME: the value of that variable must be a whole number
+# number NAME VALUE: the variable's value must be a whole number
+number() {
   local pattern='^(0|[1-9][0-9]{0,6})$'
-  [[ ${!1} =~ $pattern ]] || { local name=$1 value; value=$(plain "${!1}"); PAUSE_S=0; fail "$CODE_USAGE" "cannot use $name=$value: it is not a whole number; correct it"; }
+  if [[ $2 =~ $pattern ]]; then return; fi
+  PAUSE_S=0
+  fail "$CODE_USAGE" "cannot use $1=$(plain "$2"): it is not a whole number; correct it"
 }
 
 wrap() {
@@ -135,7 +138,9 @@ wrap() {
   sane_path
   PAUSE_S=${PILOT_START_PAUSE_S:-$PAUSE_S}
   SCRATCH_MB=${PILOT_SCRATCH_MB:-500} SCRATCH_INODES=${PILOT_SCRATCH_INODES:-1000}
-  number PAUSE_S; number SCRATCH_MB; number SCRATCH_INODES
+  number PILOT_START_PAUSE_S "$PAUSE_S"
+  number PILOT_SCRATCH_MB "$SCRATCH_MB"
+  number PILOT_SCRATCH_INODES "$SCRATCH_INODES"
   if [ "${1:-}" != run ]; then
     choose_software
     exec "${pilot[@]}" "$@"

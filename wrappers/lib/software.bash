@@ -39,7 +39,7 @@ fetch() {
   case $1 in
     https://* | http://*)
       # Plain http is allowed: the digest decides. Nothing comes from the environment or from ~/.curlrc.
-      attend curl -q -fsSL --proto '=https,http' --proto-redir '=https,http' --max-redirs 5 --noproxy '*' --connect-timeout 20 \
+      attend curl -q -fsSL --proto '=https,http' --proto-redir '=https,http' --max-redirs 5 --noproxy '*' --connect-timeout 20 --capath "${X509_CERT_DIR:-/etc/grid-security/certificates}" \
         --max-time "$LONGEST_DOWNLOAD_S" --max-filesize "$LARGEST_RELEASE" -o "$2" -- "$1"
       ;;
     /*) attend timeout "$LONGEST_DOWNLOAD_S" cp -- "$1" "$2" ;;
