@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -55,14 +56,14 @@ def client_chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
 
 
 class TlsServer(ThreadingHTTPServer):
-    """A threading https server on loopback; each connection is verified afresh, so a new revocation list counts at once.
+    """A threading https server on loopback; a new revocation list counts for the next connection.
 
     Args:
         handler: class of the request handlers. credential: of this host. cert_dir: CA directory that clients are verified with.
     """
 
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 512
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class TlsServer(ThreadingHTTPServer):
         self._own_credential = self._credential = credential
         self._turn = threading.Lock()
         self._shape: Callable[[ssl.SSLContext], None] | None = None
+        self._kept: tuple[object, ssl.SSLContext] | None = None
         self._paused = False
         self._cert_dir = cert_dir
         self._client_needed = client_needed
@@ -153,6 +155,7 @@ class TlsServer(ThreadingHTTPServer):
         """Show another certificate to new connections, and change their TLS context; without arguments: the right ones again."""
         self._credential = credential or self._own_credential
         self._shape = shape
+        self._kept = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -166,9 +169,7 @@ class TlsServer(ThreadingHTTPServer):
         raw, address = self.socket.accept()
         try:
             raw.settimeout(_HANDSHAKE_S)
-            context = server_context(self._credential, self._cert_dir, client_needed=self._client_needed)
-            if self._shape is not None:
-                self._shape(context)
+            context = self._context()
             connection = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
         except BaseException:
             raw.close()
@@ -176,6 +177,16 @@ class TlsServer(ThreadingHTTPServer):
         with self._open_lock:
             self._open.add(connection)
         return connection, address
+
+    def _context(self) -> ssl.SSLContext:
+        """The TLS context for a new connection: made anew when the CA directory has changed, since OpenSSL keeps what it has read."""
+        found = tuple((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in os.scandir(self._cert_dir))
+        if self._kept is None or self._kept[0] != found:
+            context = server_context(self._credential, self._cert_dir, client_needed=self._client_needed)
+            if self._shape is not None:
+                self._shape(context)
+            self._kept = (found, context)
+        return self._kept[1]
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 (the base class's type)
         """Close a connection."""

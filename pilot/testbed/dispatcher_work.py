@@ -115,8 +115,7 @@ class Worker:
 
     def definition(self, job: JobView, minted: Minted | None) -> dict[str, Any]:
         """The job definition as it is sent."""
-        sent = sum(other.state == "sent" for other in self.store.jobs())
-        definition = job_definition(job, sent=sent)
+        definition = job_definition(job, sent=self.store.count("sent"))
         if minted is not None:
             definition |= token_fields(job, self.rules.myproxy, minted)
         return definition | job.spec.override

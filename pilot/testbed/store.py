@@ -38,7 +38,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   reported TEXT NOT NULL DEFAULT '', arguments BLOB NOT NULL DEFAULT '{}', diagnosis TEXT NOT NULL DEFAULT '',
   heartbeats INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, assigned REAL, modified REAL NOT NULL
 );
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, modified);
 CREATE TABLE IF NOT EXISTS heartbeats (job INTEGER NOT NULL, attempt INTEGER, at REAL NOT NULL, state TEXT NOT NULL, stage TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS heartbeats_by_job ON heartbeats (job);
 """
 
 
@@ -192,6 +194,10 @@ class Store:
         """All jobs by id."""
         with self._changed:
             return tuple(_view(row) for row in self._db.execute("SELECT * FROM jobs ORDER BY id"))
+
+    def count(self, state: str) -> int:
+        """How many jobs are in a state."""
+        return int(self._rows("SELECT count(*) AS number FROM jobs WHERE state = ?", state)[0]["number"])
 
     def job(self, job_id: int) -> JobView | None:
         """One job; None if there is none of this id."""
