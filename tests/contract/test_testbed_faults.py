@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from pilot.dispatch.https import PandaV1Dispatcher
 from pilot.errors import DispatcherUntrustedError, PayloadInvalidError, PilotError
 from pilot.model import FinalState, Outcome, Phase, Status
+from pilot.ports import Dispatcher
 from pilot.testbed import dispatcher_faults
 from pilot.testbed.dispatcher import DispatcherServer
 from pilot.testbed.dispatcher_fault_kinds import CALLS, KINDS, Way, call_name
@@ -62,7 +62,7 @@ def failed(number: int = 1) -> Outcome:
     return Outcome(payload_id=str(number), attempt=1, state=FinalState.FAILED, error_code=1305, diagnosis="exit code 3")
 
 
-def beat(client: PandaV1Dispatcher) -> None:
+def beat(client: Dispatcher) -> None:
     client.heartbeat(Status(payload_id="1", attempt=1, phase=Phase.RUNNING))
 
 
