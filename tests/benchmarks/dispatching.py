@@ -1,4 +1,4 @@
-"""Measures claims and updates per second of the testbed's dispatcher, with many concurrent pilots over TLS with proxies.
+"""Measures what the testbed's dispatcher serves per second: many concurrent pilots over TLS with proxies claim, then report.
 
 The dispatcher is a process of its own; the pilots are threads in a few processes, all on the same machine, so its processors are
 shared with those who ask. Each pilot has its own connection, which it keeps, as real pilots do.
