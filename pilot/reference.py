@@ -15,6 +15,7 @@ import msgspec
 from pilot.config_fields import FIELDS, SECTIONS, FieldSpec, expectation, longest
 from pilot.config_sections import Config
 from pilot.credentials.codes import CODES, FILE_REASONS
+from pilot.dispatch import messages
 from pilot.errors import ALL_ERRORS
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -29,6 +30,11 @@ def site_schema() -> str:
         # A site file alone need not be complete: the environment or flags may set the rest.
         definition.pop("required", None)
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2, sort_keys=True) + "\n"
+
+
+def dispatcher_schema() -> str:
+    """JSON Schema (draft 2020-12) of the dispatcher protocol's messages."""
+    return json.dumps(messages.schema(), indent=2) + "\n"
 
 
 def configuration_page() -> str:
@@ -109,6 +115,7 @@ def pages() -> Mapping[str, str]:
         "exit-codes.md": exit_codes_page(),
         "refusal-codes.md": refusal_codes_page(),
         "site-config.schema.json": site_schema(),
+        "dispatcher.schema.json": dispatcher_schema(),
     }
 
 

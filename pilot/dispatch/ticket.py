@@ -15,9 +15,9 @@ from pilot.model import MyProxyTicket, Secret, TokenBinding
 
 MYPROXY_PORT: Final = 7512
 LONGEST_DN: Final = 1024
-_SERVER: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
-_PATH: Final = re.compile(r"/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
+SERVER_FORM: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+TOKEN_FORM: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
+PATH_FORM: Final = re.compile(r"/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
 
 
 def parse_ticket(job: Job, owner: str) -> MyProxyTicket | None:
@@ -33,11 +33,11 @@ def parse_ticket(job: Job, owner: str) -> MyProxyTicket | None:
     if not server:
         return None
     token = fields.text(job, "myproxyToken")
-    if token and not _TOKEN.fullmatch(token):
+    if token and not TOKEN_FORM.fullmatch(token):
         msg = "myproxyToken does not have the form of a token"
         raise FieldError(msg)
     renewal = fields.line(job, "myproxyTokenRenewal", limit=256)
-    if renewal and not _PATH.fullmatch(renewal):
+    if renewal and not PATH_FORM.fullmatch(renewal):
         msg = "myproxyTokenRenewal is not a plain path on the dispatcher"
         raise FieldError(msg)
     return MyProxyTicket(
@@ -52,7 +52,7 @@ def parse_ticket(job: Job, owner: str) -> MyProxyTicket | None:
 
 
 def _server(text: str) -> str:
-    match = _SERVER.fullmatch(text)
+    match = SERVER_FORM.fullmatch(text)
     port = int(match.group(2) or MYPROXY_PORT) if match else 0
     if match is None or not 1 <= port <= 65535:
         msg = "myproxy is not HOST or HOST:PORT"
