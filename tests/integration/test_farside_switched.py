@@ -42,6 +42,8 @@ def test_no_scenario_crashed(told: Any) -> None:
         ("bare", "GatewayCallError"),
         ("python", "GatewayCallError"),
         ("hang", "GatewayTimeoutError"),
+        ("murdered", "GatewaySiteError"),
+        ("204", "FarSideError"),
         ("same", "GatewayIdentityError"),
     ],
 )
@@ -58,8 +60,8 @@ def test_refusals(told: Any, case: str, error: str) -> None:
 def test_retries(told: Any) -> None:
     """202 and 203 are tried again, 201 is not; what passes in the end flies."""
     calls = told["calls"]
-    tried = {case: sum(f'id="{case}"' in line for line in calls) for case in ("202", "201", "twice", "unmapped")}
-    assert tried == {"202": 3, "201": 1, "twice": 3, "unmapped": 1}
+    tried = {case: sum(f'id="{case}"' in line for line in calls) for case in ("202", "201", "twice", "unmapped", "204", "murdered", "hang")}
+    assert tried == {"202": 3, "201": 1, "twice": 3, "unmapped": 1, "204": 1, "murdered": 1, "hang": 1}
     assert told["refusals"]["twice"]["error"] == ""
 
 
@@ -98,6 +100,36 @@ def test_what_may_belong_to_another_flight_of_the_owner_stays(told: Any) -> None
     assert seen["beside"] == seen["before"]
     assert "and it stays: " in seen["said beside"]
     assert "/var/tmp/tree" in seen["said beside"]
+
+
+def test_another_mapping_stops_the_flight(told: Any) -> None:
+    """A later call that is mapped to another account does nothing there, and is an identity error that ends the pilot."""
+    seen = told["other_mapping"]
+    assert (seen["error"], seen["reason"]) == ("GatewayIdentityError", "changed")
+    assert "another account than for the payload" in seen["text"]
+    assert (seen["bob"], seen["private"]) == (0, [])
+    accounts = [line.partition('account="')[2].partition('"')[0] for line in told["calls"] if 'id="other"' in line]
+    assert accounts == ["alice01", "bob01"]
+
+
+def test_an_expired_proxy_is_not_tried(told: Any) -> None:
+    """With an expired proxy gLExec is not called at all, and the reason is told."""
+    seen = told["expired_before"]
+    assert (seen["error"], seen["reason"], seen["left"]) == ("OwnerProxyError", "expired", ["pilot"])
+    assert "gLExec was not called" in seen["text"]
+    assert [line for line in told["calls"] if 'id="too-late"' in line] == []
+
+
+def test_a_proxy_that_ends_while_the_payload_runs(told: Any) -> None:
+    """Afterwards the payload is killed and cleaned without gLExec; a lost far side is swept with a renewed proxy, else told, not tried."""
+    seen = told["expires_during"]
+    calls = {name: sum(f'id="{name}"' in line for line in told["calls"]) for name in seen}
+    assert calls == {"killed": 1, "renewed": 2, "lost": 1}
+    assert (seen["killed"]["error"], seen["killed"]["kill"]) == ("", 3)
+    assert (seen["killed"]["processes"], seen["killed"]["left"]) == (0, ["pilot"])
+    assert (seen["renewed"]["reason"], seen["renewed"]["processes"], seen["renewed"]["left"]) == ("far-side-lost", 0, ["pilot"])
+    assert (seen["lost"]["reason"], seen["lost"]["processes"] > 0) == ("far-side-lost", True)
+    assert "gLExec was not called" in "".join(seen["lost"]["notes"])
 
 
 def test_a_stop_while_the_gateway_hangs(told: Any) -> None:

@@ -51,6 +51,10 @@ def _landlock() -> str | None:
     files, signals = confinement.probe(ruleset, __file__)
     os.close(ruleset)
     return None if files and signals else f"Landlock stops files: {files}, signals: {signals}"
+def _lcmaps() -> str | None:
+    wanted = ("verify_proxy", "ban_dn", "localaccount", "poolaccount", "voms_poolaccount")
+    absent = [name for name in wanted if not Path("/usr/lib/lcmaps", f"lcmaps_{name}.mod").exists()]
+    return f"LCMAPS plug-ins {', '.join(absent)} not installed" if absent else None
 
 
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
@@ -65,6 +69,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "globus": _program("grid-proxy-init", "grid-proxy-info"),
     "myproxy-client": _program("myproxy-logon"),
     "sudo": _program("sudo"),
+    "lcmaps": _lcmaps,
     "namespaces": _namespaces,
     "account-switch": _account_switch,
     "landlock": _landlock,

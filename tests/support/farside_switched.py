@@ -18,6 +18,7 @@ sys.path.insert(0, sys.argv[1])
 from tests.support import gateway_stage
 from tests.support.farside_switched_escapes import escapees, neighbours, strewers
 from tests.support.gateway_stage import ALICE, PLACE, Stage, names, payload, tell_root
+from tests.support.glexec_faults import expired_before, expires_during, other_mapping
 
 
 def refusals(stage: Stage, watch: Any) -> dict[str, Any]:
@@ -28,6 +29,8 @@ def refusals(stage: Stage, watch: Any) -> dict[str, Any]:
         "202": ("!202", {"retries": 2}, None),
         "201": ("!201", {}, None),
         "hang": ("!hang", {"timeout_s": 0.5}, None),
+        "murdered": ("!kill", {}, None),
+        "204": ("alice01", {"python": "/mnt/glexec/ends-203"}, None),
         "same": ("!same", {}, None),
         "no-account": ("nobody999", {"retries": 0}, None),
         "twice": ("!203x2:alice01", {}, None),
@@ -80,7 +83,8 @@ def stopped_while_boarding(stage: Stage, watch: Any) -> dict[str, Any]:
     return {**told, "seconds": time.monotonic() - begun, "left": names(run), "private": names(run / "pilot")}
 
 
-SCENARIOS = (escapees, neighbours, strewers, refusals, closed_ancestor, stopped_while_boarding)
+HOSTILE = (escapees, neighbours, strewers)
+SCENARIOS = (*HOSTILE, other_mapping, expired_before, expires_during, refusals, closed_ancestor, stopped_while_boarding)
 
 
 def main(root: str) -> None:
@@ -93,6 +97,8 @@ def main(root: str) -> None:
     os.chown(PLACE / "closed", 0, stage.pilot.pw_gid)
     shutil.copy("/usr/bin/python3", PLACE / "pilot" / "python")
     os.chown(PLACE / "pilot" / "python", stage.pilot.pw_uid, stage.pilot.pw_gid)
+    (PLACE / "glexec" / "ends-203").write_text("#!/bin/sh\nexit 203\n")
+    (PLACE / "glexec" / "ends-203").chmod(0o755)
     told = gateway_stage.play(stage, SCENARIOS)
     told["calls"] = stage.glexec.log.read_text("utf-8").splitlines()
     told["uids"] = {entry.pw_name: entry.pw_uid for entry in (stage.pilot, stage.alice, stage.bob)}

@@ -11,11 +11,13 @@ import os
 import pwd
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,6 +183,8 @@ def serve_orders(stage: Stage, control: int) -> None:
         wish, told = json.loads(order), ""
         if "map" in wish:
             stage.glexec.map(wish["map"])
+        if "clear" in wish:
+            clear(wish["clear"])
         if "sudoers" in wish:
             allow_sudo(wish["sudoers"])
         if wish.get("racer"):
@@ -192,6 +196,17 @@ def serve_orders(stage: Stage, control: int) -> None:
             over.touch()
             told = racer.communicate(timeout=20)[0]
         os.write(control, (told + "\n").encode())
+
+
+def clear(uid: int) -> None:
+    """End what a scenario meant to leave in an account, and remove it."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                os.kill(int(entry.name), signal.SIGKILL)
+    for run in PLACE.glob("scratch-*/run"):
+        for left in (*run.glob("payload-*"), *run.glob("farside-*")):
+            shutil.rmtree(left)
 
 
 def as_pilot(stage: Stage, scenario: Callable[[Stage, Any], dict[str, Any]]) -> dict[str, Any]:
