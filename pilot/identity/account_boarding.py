@@ -36,7 +36,14 @@ def launch(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) ->
         OSError: it cannot be executed.
     """
     process = subprocess.Popen(
-        list(argv), env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", close_fds=True
+        list(argv),
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        close_fds=True,
+        process_group=0,  # a SIGKILL for the pilot's group must leave somebody to clean up
     )
     return Link(process, watch)
 
