@@ -75,6 +75,7 @@ def client_context(trust: EndpointTrust, credential: PilotCredential | None) -> 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # a name counts only as an alternative name (RFC 9525, section 2)
     context.options |= ssl.OP_NO_RENEGOTIATION  # who the server is was checked once
     try:
         _load_trust(context, trust)

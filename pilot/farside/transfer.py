@@ -99,6 +99,7 @@ class Network:
         if self._context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.hostname_checks_common_name = False  # a name counts only as an alternative name (RFC 9525, section 2)
             if self.trust.get("kind") == "grid":
                 context.load_verify_locations(capath=self.trust["ca_dir"])
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN

@@ -1,0 +1,128 @@
+"""The network matrix at MyProxy and storage: every way in which a TLS peer can misbehave, at retrieval, stage-in and stage-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pilot.errors import ChecksumError, CredentialUnavailableError, InputMissingError, NoSpaceError, StageInError, StageOutError
+from pilot.identity.account import CourierOptions
+from pilot.model import FileToFetch, FileToStore
+from pilot.myproxy.client import KeyKind
+from pilot.myproxy.opening import Limits
+from pilot.myproxy.source import MyProxyOptions, MyProxySource
+from pilot.testbed.dispatcher_fault_kinds import KINDS, Way
+from pilot.testbed.dispatcher_faults import Fault, Faults
+from pilot.testbed.dispatcher_mischief import misbehave
+from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer
+from pilot.testbed.pki import ALICE_DN
+from tests.support.farside_flights import flight, shell, until_ended
+from tests.support.myproxy_support import LoopWatch, World, make_world, payload, ticket
+
+TOKEN = "one-time-token-of-alice"
+DATA = b"some data"
+SEEN = tuple(name for name, kind in KINDS.items() if kind.way is not Way.HOLD)
+QUICK = ("reset", "truncated", "bomb", "garbage")
+
+
+class Liar(TlsServer):
+    """A server with a good certificate that answers whatever it hears with one kind of fault."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(_Liar, world.host, world.authority.cert_dir, client_needed=False)
+        self.faults = Faults()
+        self.kind = "reset"
+
+
+class _Liar(TlsHandler):
+    server: Liar
+
+    def handle(self) -> None:
+        """Hear something, then do what was ordered; nothing of it is understood."""
+        self.request_version, self.command, self.requestline, self.path = "HTTP/1.1", "GET", "GET / HTTP/1.1", "/"
+        self.close_connection = True
+        self.connection.settimeout(10)
+        if self.connection.recv(65_536):
+            misbehave(self, Fault(kind=self.server.kind), lambda: (200, b"x"))
+
+
+@dataclass
+class Stand:
+    """Who is asked, and what was told."""
+
+    world: World
+    liar: Liar
+    tmp: Path
+    said: list[str] = field(default_factory=list)
+
+    def myproxy(self) -> None:
+        place = f"localhost:{self.liar.port}"
+        options = MyProxyOptions(
+            servers=(place,), trust=self.world.trust, limits=Limits(timeout_s=1.0), key_kind=KeyKind.P_256, attempts=1
+        )
+        source = MyProxySource(
+            options=options, accept=self.world.accept, now=lambda: datetime.now(UTC), renew_token=lambda _payload: None
+        )
+        asked = payload(ALICE_DN, ticket(place, ALICE_DN, TOKEN))
+        with pytest.raises(CredentialUnavailableError) as caught:
+            source.obtain(asked, self.world.pilot, LoopWatch())
+        self.said.append(caught.value.message)
+
+    def stage_in(self) -> None:
+        wanted = FileToFetch(name="in.txt", url=f"{self.liar.url}/in.txt", size_bytes=len(DATA))
+        with self._flight() as (account, _watch):
+            with pytest.raises((StageInError, InputMissingError, ChecksumError, NoSpaceError)) as caught:
+                account.stage_in((wanted,), 2.0)
+            assert account.tail("in.txt", 100) == b""
+        self.said.append(caught.value.message)
+
+    def stage_out(self) -> None:
+        with self._flight() as (account, watch):
+            account.start(shell("echo some data > out.txt"))
+            assert until_ended(account, watch) == (0, None)
+            with pytest.raises((StageOutError, ChecksumError)) as caught:
+                account.stage_out((FileToStore(name="out.txt", url=f"{self.liar.url}/out.txt"),), 2.0)
+        self.said.append(caught.value.message)
+
+    def _flight(self):
+        courier = CourierOptions(trust="grid", ca_dir=str(self.world.authority.cert_dir))
+        return flight(self.tmp / "run", self.world.alice.pem(), courier)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("peers"))
+
+
+@pytest.fixture
+def stand(world: World, tmp_path: Path) -> Iterator[Stand]:
+    with ExitStack() as stack:
+        yield Stand(world, stack.enter_context(Liar(world)), tmp_path)
+
+
+ASKED: dict[str, Callable[[Stand], None]] = {"myproxy": Stand.myproxy, "stage-in": Stand.stage_in, "stage-out": Stand.stage_out}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        pytest.param(call, kind, marks=() if kind in QUICK else (pytest.mark.long,), id=f"{call}-{kind}")
+        for call in ASKED
+        for kind in SEEN
+    ],
+)
+def test_a_peer_that_misbehaves(stand: Stand, call: str, kind: str) -> None:
+    """However a peer with a good certificate answers, the call ends in its time with a declared error that holds no secret."""
+    stand.liar.kind = kind
+    ASKED[call](stand)
+    (said,) = stand.said
+    assert said.startswith("cannot ")
+    assert TOKEN not in said
+    assert "PRIVATE" not in said
+    assert len(said) < 4000
+    assert not list((stand.tmp / "run").glob("payload-*"))
