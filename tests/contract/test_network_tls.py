@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from pilot.dispatch.https import PandaDispatcher, PandaOptions
-from pilot.errors import CredentialUnavailableError, DispatcherProtocolError, DispatcherRefusedError, DispatcherUntrustedError, PilotError, StageInError
+from pilot.errors import (
+    CredentialUnavailableError,
+    DispatcherProtocolError,
+    DispatcherRefusedError,
+    DispatcherUntrustedError,
+    PilotError,
+    StageInError,
+)
 from pilot.identity.account import CourierOptions
 from pilot.model import FileToFetch, Slot
 from pilot.myproxy.client import KeyKind
