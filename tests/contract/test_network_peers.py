@@ -1,4 +1,4 @@
-"""The network matrix at MyProxy and storage: every way in which a TLS peer can misbehave, at retrieval, stage-in and stage-out."""
+"""The network matrix at all other peers: every way in which a TLS server can misbehave, at each call to MyProxy or storage."""
 
 from __future__ import annotations
 

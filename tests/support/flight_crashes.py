@@ -113,8 +113,8 @@ class Counted:
         return 2 if self.once.with_suffix(".twice").exists() else int(self.once.exists())
 
 
-def counted(rig: Rig, chance: random.Random) -> Counted:
-    """A payload of random shape: it may fail, leave a daemon, make output."""
+def counted(rig: Rig, chance: random.Random, *, succeeds: bool) -> Counted:
+    """A payload of random shape: it may leave a daemon and, unless it has to succeed, fail."""
     counts = rig.base / "counts"
     counts.mkdir(exist_ok=True)
     counts.chmod(0o1777)
@@ -123,7 +123,7 @@ def counted(rig: Rig, chance: random.Random) -> Counted:
     if chance.random() < 0.5:
         words.append("sleep 600 > /dev/null 2>&1 &")
     words.append("cat words.txt > out.txt")
-    words.append(f"exit {chance.choice((0, 0, 3))}")
+    words.append(f"exit {0 if succeeds else chance.choice((0, 0, 3))}")
     line = "; ".join(words).replace("&;", "&")
     spec = JobSpec(
         owner=ALICE_DN, transformation="/bin/sh", parameters=f"-c '{line}'", inputs=(InputSpec(lfn="words.txt"),), outputs=("out.txt",)
@@ -138,7 +138,7 @@ def strike(rig: Rig, point: str, blow: str, seed: int) -> None:
         AssertionError: an outcome was lost or doubled, a payload started twice, something was left.
     """
     chance = random.Random(f"{point} {blow} {seed}")
-    payload = counted(rig, chance)
+    payload = counted(rig, chance, succeeds=point in ("storing", "stored"))  # only what succeeds comes there
     number = rig.grid.store.submit(payload.spec)
     told = f"{point} {blow} seed {seed}"
     place = rig.place()
