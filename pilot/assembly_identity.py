@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
+from pilot.identity import apptainer_contract, bwrap_contract
 from pilot.identity.account import CourierOptions
-from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
+from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
 from pilot.isolation import SYSTEM, Confinement
 from pilot.model import PilotIdentity
 from pilot.ports import Gateway
@@ -28,7 +30,12 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
     if identity.switch == "never" or identity.gateway == "none":
         return SameAccountGateway(
             SameAccountOptions(
-                run_dir=run.path, python=identity.python, timeout_s=identity.timeout_s, courier=courier, confinement=confinement
+                run_dir=run.path,
+                python=identity.python,
+                timeout_s=identity.timeout_s,
+                courier=courier,
+                confinement=confinement,
+                walls=walls_of(config),
             )
         )
     # Beside the journal: it outlives the pilot as well.
@@ -72,3 +79,30 @@ def confinement_of(config: Config) -> Confinement:
         readable=(*SYSTEM, config.trust.ca_dir, *config.payload.readable),
         writable=config.payload.writable,
     )
+
+
+def walls_of(config: Config) -> Walls | None:
+    """The walls that the site's gateway builds; storage in directories is shown to the courier, and so to payloads without Landlock."""
+    identity = config.identity
+    storage = tuple(url.removeprefix("file://") for url in config.staging.endpoints.values() if url.startswith("file://"))
+    writable = (*storage, *config.payload.writable)
+    own = (*filter(None, (config.trust.ca_dir, config.staging.ca_bundle)), *config.payload.readable)
+    if identity.gateway == "bwrap":
+        return Walls(
+            name="bwrap",
+            argv=lambda place, command: bwrap_contract.call_argv(
+                identity.bwrap, command, program=str(place.code), place=str(place.path), readable=(*SYSTEM, *own), writable=writable
+            ),
+            environment=bwrap_contract.ENVIRONMENT,
+            explain=partial(bwrap_contract.call_error, command=identity.python, limit_s=identity.timeout_s),
+        )
+    if identity.gateway == "apptainer":
+        return Walls(
+            name="apptainer",
+            argv=lambda place, command: apptainer_contract.call_argv(
+                identity.apptainer, identity.image, command, program=str(place.code), place=str(place.path), readable=own, writable=writable
+            ),
+            environment=apptainer_contract.ENVIRONMENT,
+            explain=partial(apptainer_contract.call_error, image=identity.image, command=identity.python, limit_s=identity.timeout_s),
+        )
+    return None

@@ -13,6 +13,8 @@ OWN_VARIABLES = frozenset({"HOME", "TMPDIR", "USER", "LOGNAME", "LD_PRELOAD", "L
 OWN_PREFIXES = ("X509_", "GLEXEC_", "PILOT_", "BEARER_TOKEN")
 SWITCHING = frozenset({"glexec", "sudo"})
 """Gateways that change the account."""
+WALLING = frozenset({"bwrap", "apptainer"})
+"""Gateways that keep it, in namespaces of their own."""
 MAX_PORT = 65_535
 
 
@@ -50,7 +52,14 @@ def _identity(config: Config) -> Iterator[Conflict]:
             "identity.switch is required but identity.gateway is none; set identity.gateway to glexec, or allow the pilot's own account "
             "with identity.switch: if_configured or never",
         )
-    if identity.gateway != "none" and identity.switch == "never":
+    if identity.gateway in WALLING and identity.switch != "never":
+        yield _conflict(
+            both,
+            f"identity.gateway {identity.gateway} keeps the pilot's account; set identity.switch to never, or use another gateway",
+        )
+    if (identity.gateway == "apptainer") != bool(identity.image):
+        yield _conflict("identity.gateway identity.image", "identity.image and identity.gateway: apptainer go together, and only they")
+    if identity.gateway in SWITCHING and identity.switch == "never":
         yield _conflict(
             both,
             f"identity.switch is never but identity.gateway is {identity.gateway}; set identity.gateway to none, or switch to required",
@@ -133,18 +142,23 @@ def _payload(config: Config) -> Iterator[Conflict]:
 
 def _isolation(config: Config) -> Iterator[Conflict]:
     minimum, landlock, gateway = config.identity.minimum_isolation, config.payload.landlock, config.identity.gateway
-    if minimum in ("confined", "sealed") and landlock == "off" and not (minimum == "confined" and gateway != "none"):
+    if landlock == "off" and (minimum == "sealed" or (minimum == "confined" and gateway == "none")):
         yield _conflict(
             "identity.minimum_isolation payload.landlock",
             f"identity.minimum_isolation is {minimum} but payload.landlock is off, so every payload would be refused; change one of them",
         )
-    if (minimum in ("switched", "sealed") and gateway not in SWITCHING) or (minimum == "walled" and gateway == "none"):
+    enough = {"walled": SWITCHING | WALLING, "switched": SWITCHING, "sealed": SWITCHING}.get(minimum)
+    if enough is not None and gateway not in enough:
         yield _conflict(
             "identity.minimum_isolation identity.gateway",
             f"identity.minimum_isolation is {minimum}, which identity.gateway {gateway} cannot give; change one of them",
         )
-    kept = {"paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file"}
-    for name in sorted(kept):
+    yield from _exposed(config)
+
+
+def _exposed(config: Config) -> Iterator[Conflict]:
+    """Files of the pilot's within what payloads may reach."""
+    for name in ("paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file"):
         section, _, field = name.partition(".")
         path = getattr(getattr(config, section), field)
         for list_name, places in (("payload.readable", config.payload.readable), ("payload.writable", config.payload.writable)):

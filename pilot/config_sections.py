@@ -217,8 +217,11 @@ class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = "required"
     gateway: Annotated[
-        Literal["glexec", "sudo", "none"],
-        Meta(description="The program that changes the account. `none` says that the site has none."),
+        Literal["glexec", "sudo", "bwrap", "apptainer", "none"],
+        Meta(
+            description="The program that changes the account (`glexec`, `sudo`), or that walls payloads in within the pilot's account "
+            "(`bwrap`, `apptainer`; with switch `never`). `none` says that the site has none."
+        ),
     ] = "none"
     glexec: Annotated[str, _optional_path("The glexec executable. Empty: searched in the usual places.")] = ""
     sudo: Annotated[str, _path("The sudo executable.")] = "/usr/bin/sudo"
@@ -230,6 +233,9 @@ class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "Owners whom no entry fits are refused.",
         ),
     ] = field(default_factory=dict)
+    bwrap: Annotated[str, _path("The bwrap executable.")] = "/usr/bin/bwrap"
+    apptainer: Annotated[str, _path("The apptainer executable.")] = "/usr/bin/apptainer"
+    image: Annotated[str, _optional_path("For gateway `apptainer`: the image, or unpacked directory, in which payloads run.")] = ""
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call of the gateway.")] = 60
     retries: Annotated[int, _number(0, 20, "tries", "Further tries after an answer of the gateway that may pass (gLExec 202, 203).")] = 2
     minimum_isolation: Annotated[

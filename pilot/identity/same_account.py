@@ -1,15 +1,15 @@
-"""The gateway that changes nothing: the far side under the pilot's own account, where the site's policy allows it."""
+"""The gateway that keeps the pilot's account, where the site's policy allows it; the far side may be started within walls."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewayTimeoutError, PilotError
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PilotError
 from pilot.farside.protocol import Hello
 from pilot.identity.account import CourierOptions, FarSideAccount
 from pilot.identity.account_boarding import Call, enter, far_side_argv, open_account, run_sweep, sweep_argv
@@ -22,6 +22,18 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Walls:
+    """How a program that makes namespaces, such as bwrap, is called."""
+
+    name: str
+    argv: Callable[[Sandbox, list[str]], list[str]]
+    """The far side's own command line to that of the call."""
+    environment: Mapping[str, str]
+    explain: Callable[[int | None, str], PilotError]
+    """As in `Call`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SameAccountOptions:
     """What the same-account gateway needs to know."""
 
@@ -31,6 +43,7 @@ class SameAccountOptions:
     timeout_s: float = 30.0
     courier: CourierOptions = field(default_factory=CourierOptions)
     confinement: Confinement = field(default_factory=Confinement)
+    walls: Walls | None = None
 
 
 class SameAccountGateway:
@@ -41,8 +54,8 @@ class SameAccountGateway:
 
     @property
     def name(self) -> str:
-        """``same-account``."""
-        return "same-account"
+        """``same-account``, or that of the walls."""
+        return self._options.walls.name if self._options.walls else "same-account"
 
     def board(self, payload: Payload, credential: PayloadCredential, watch: Watch) -> AbstractContextManager[Account]:
         """Open the far side for one payload. Raises as `pilot.ports.Gateway.board`."""
@@ -50,20 +63,22 @@ class SameAccountGateway:
 
     @contextmanager
     def _board(self, _payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
-        options = self._options
+        options, walls = self._options, self._options.walls
         with sandbox(options.run_dir) as place:
+            argv = far_side_argv(options.python, place)
             call = Call(
-                argv=far_side_argv(options.python, place),
-                environment=ENVIRONMENT,
+                argv=walls.argv(place, argv) if walls else argv,
+                environment=walls.environment if walls else ENVIRONMENT,
                 timeout_s=options.timeout_s,
                 accept=_check_own,
-                explain=self._explain,
+                explain=walls.explain if walls else self._explain,
             )
             link, hello = enter(call, place, watch)
             account = FarSideAccount(
                 link, hello, str(place.work), switched=False, courier=options.courier, confinement=options.confinement
             )
             with open_account(link, account, credential, partial(self._sweep, place, hello.uid, watch)):
+                _check_walls(walls, account)
                 yield account
 
     def _explain(self, code: int | None, said: str) -> PilotError:
@@ -77,6 +92,13 @@ class SameAccountGateway:
 
     def _sweep(self, place: Sandbox, uid: int, watch: Watch, _credential: PayloadCredential) -> None:
         run_sweep(sweep_argv(self._options.python, place, uid), ENVIRONMENT, watch)
+
+
+def _check_walls(walls: Walls | None, account: FarSideAccount) -> None:
+    """Check that the namespaces are there; raises GatewaySiteError."""
+    if walls is not None and not account.isolation.walled:
+        msg = f"cannot use {walls.name}: it left the far side in the pilot's own namespaces; the site must repair it"
+        raise GatewaySiteError(msg, reason="not-walled")
 
 
 def _check_own(hello: Hello) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,16 @@ def _lcmaps() -> str | None:
     return f"LCMAPS plug-ins {', '.join(absent)} not installed" if absent else None
 
 
+def _bwrap() -> str | None:
+    """Namespaces for an account without power, as bwrap makes them."""
+    if reason := _program("bwrap")():
+        return reason
+    argv = ["/usr/bin/bwrap", "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "/bin/true"]
+    identity = {"user": 62_999, "group": 62_999, "extra_groups": []} if os.geteuid() == 0 else {}
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=20, **identity)  # type: ignore[call-overload]
+    return None if done.returncode == 0 else f"bwrap: {done.stderr.decode(errors='replace').strip()[:200]}"
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "gcc": _program("gcc"),
@@ -73,9 +84,11 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "namespaces": _namespaces,
     "account-switch": _account_switch,
     "landlock": _landlock,
+    "bwrap": _bwrap,
+    "apptainer": _program("apptainer"),
 }
-KERNEL = frozenset({"landlock"})
-"""What no package brings: its absence is told, also in CI."""
+KERNEL = frozenset({"landlock", "bwrap", "apptainer"})
+"""What no package of Debian brings, or the kernel may forbid: its absence is told, also in CI."""
 REQUIRED_IN_CI = frozenset(CAPABILITIES) - KERNEL
 
 

@@ -75,10 +75,20 @@ print(json.dumps({
 
 
 def gateway(kind: str, run: Path, landlock: bool) -> Any:
-    from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
-    from pilot.isolation import Confinement
+    from pilot.identity import bwrap_contract
+    from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
+    from pilot.isolation import SYSTEM, Confinement
 
-    return SameAccountGateway(SameAccountOptions(run_dir=run, confinement=Confinement(landlock=landlock)))
+    walls = Walls(
+        name="bwrap",
+        argv=lambda place, command: bwrap_contract.call_argv(
+            "/usr/bin/bwrap", command, program=str(place.code), place=str(place.path), readable=SYSTEM, writable=()
+        ),
+        environment=bwrap_contract.ENVIRONMENT,
+        explain=lambda code, said: bwrap_contract.call_error(code, said, command="python3", limit_s=30),
+    )
+    options = SameAccountOptions(run_dir=run, confinement=Confinement(landlock=landlock), walls=walls if kind == "bwrap" else None)
+    return SameAccountGateway(options)
 
 
 def fly(place: Path, kind: str, landlock: bool) -> dict[str, Any]:
@@ -107,6 +117,7 @@ def main(root: str, place: Path, kind: str, landlock: bool) -> None:
     sys.path.insert(0, str(place / "lib"))
     # Imported before the change of account, which may not be able to.
     import pilot.farside.protocol
+    import pilot.identity.bwrap_contract
     import pilot.identity.same_account
     import pilot.process
     import pilot.watch

@@ -7,7 +7,7 @@ die() { say "cannot continue: $*"; exit 75; }
 TESTBED_PACKAGES=(python3 python3-venv gcc libc6-dev libssl-dev openssl myproxy-server libmyproxy-voms voms-clients libpam-wrapper util-linux)
 # further ones that only tests use, as oracles
 # shellcheck disable=SC2034 # tests/run uses it
-TEST_PACKAGES=(myproxy globus-proxy-utils procps curl shellcheck sudo liblcmaps0
+TEST_PACKAGES=(myproxy globus-proxy-utils procps curl shellcheck sudo bubblewrap liblcmaps0
   lcmaps-plugins-basic-{poolaccount,localaccount,bandn} lcmaps-plugins-verify-proxy lcmaps-plugins-voms)
 
 is_debian_root() { [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; }
