@@ -1,4 +1,4 @@
-"""How bwrap and apptainer are called, and what their failures mean."""
+"""How the programs that make namespaces are called: bwrap, apptainer."""
 
 from __future__ import annotations
 
