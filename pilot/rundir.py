@@ -69,6 +69,10 @@ def remove_private(path: Path, *, all_of_it: bool = True) -> None:
             with suppress(OSError):
                 os.unlink(os.path.join(payload, "work", PROXY_NAME))  # noqa: PTH108, PTH118
     if all_of_it:
+        for work in path.glob("payload-*/work"):
+            # Emptied by its far side it can be removed, though not looked into, by who owns the directory above it.
+            with suppress(OSError):
+                work.rmdir()
         shutil.rmtree(path, ignore_errors=True)
 
 

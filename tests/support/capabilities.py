@@ -52,6 +52,8 @@ def _landlock() -> str | None:
     files, signals = confinement.probe(ruleset, __file__)
     os.close(ruleset)
     return None if files and signals else f"Landlock stops files: {files}, signals: {signals}"
+
+
 def _lcmaps() -> str | None:
     wanted = ("verify_proxy", "ban_dn", "localaccount", "poolaccount", "voms_poolaccount")
     absent = [name for name in wanted if not Path("/usr/lib/lcmaps", f"lcmaps_{name}.mod").exists()]
@@ -81,6 +83,8 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "myproxy-client": _program("myproxy-logon"),
     "sudo": _program("sudo"),
     "lcmaps": _lcmaps,
+    "slurm": _program("slurmctld", "slurmd", "munged", "sbatch"),
+    "gridengine": _program("/usr/lib/gridengine/sge_qmaster", "/usr/lib/gridengine/sge_execd", "/usr/lib/gridengine/qsub"),
     "namespaces": _namespaces,
     "account-switch": _account_switch,
     "landlock": _landlock,

@@ -218,6 +218,28 @@ class Rig:
 
     # ------------------------------------------------------------------------------------------------------- flights
 
+    def order(
+        self,
+        place: Path,
+        *arguments: str,
+        sets: Mapping[str, object] | None = None,
+        proxy: Path | None = None,
+        python: Path | None = None,
+        command: str = "run",
+    ) -> tuple[list[str], dict[str, str]]:
+        """What stands behind the wrapper on the command line, and the environment; as `start`."""
+        values: dict[str, object] = {"lifetime.max_payloads": 1, "paths.audit": place / "audit.jsonl", "paths.log": place / "pilot.jsonl"}
+        values["paths.journal"] = place / "scratch" / "pilot-journal"  # also where the account has a home
+        values |= {"pilot.proxy": proxy or self.grid.pilot_proxy, **(sets or {})}
+        flags = [word for name, value in values.items() for word in ("--set", f"{name}={_text(value)}")]
+        base = {
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "PILOT_PYTHON": str(python or self.cast.python),
+            "PILOT_SCRATCH": str(place / "scratch"),
+        }
+        return [command, "--config", str(self.grid.site_file), *flags, *arguments], base
+
     def start(
         self,
         *arguments: str,
@@ -240,19 +262,14 @@ class Rig:
             place: directory of an earlier flight, to start again where it was.
         """
         place = place or self.place()
-        values: dict[str, object] = {"lifetime.max_payloads": 1, "paths.audit": place / "audit.jsonl", "paths.log": place / "pilot.jsonl"}
-        values["paths.journal"] = place / "scratch" / "pilot-journal"  # also where the account has a home
-        values |= {"pilot.proxy": proxy or self.grid.pilot_proxy, **(sets or {})}
-        flags = [word for name, value in values.items() for word in ("--set", f"{name}={_text(value)}")]
-        scratch = place / "scratch"
-        base = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PILOT_PYTHON": str(python or self.cast.python), "PILOT_SCRATCH": str(scratch)}
+        order, base = self.order(place, *arguments, sets=sets, proxy=proxy, python=python, command=command)
         identity: dict[str, Any] = {}
         if os.geteuid() == 0 and not before:
             identity = {"user": self.cast.uid, "group": self.cast.uid, "extra_groups": []}
         with (place / "stdout").open("wb") as stdout, (place / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [*before, str(self.cast.wrapper), command, "--config", str(self.grid.site_file), *flags, *arguments],
-                cwd=scratch,
+                [*before, str(self.cast.wrapper), *order],
+                cwd=place / "scratch",
                 env=base | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -260,7 +277,7 @@ class Rig:
                 process_group=0,
                 **identity,
             )
-        return Flying(self, scratch, process)
+        return Flying(self, place / "scratch", process)
 
     def fly(self, *specs: JobSpec, **options: Any) -> tuple[Landed, list[JobView]]:
         """Queue payloads, run one pilot for all of them, return what is left of it and the jobs."""

@@ -8,7 +8,11 @@ TESTBED_PACKAGES=(python3 python3-venv gcc libc6-dev libssl-dev openssl myproxy-
 # further ones that only tests use, as oracles
 # shellcheck disable=SC2034 # tests/run uses it
 TEST_PACKAGES=(myproxy globus-proxy-utils procps curl shellcheck sudo bubblewrap liblcmaps0
-  lcmaps-plugins-basic-{poolaccount,localaccount,bandn} lcmaps-plugins-verify-proxy lcmaps-plugins-voms)
+  lcmaps-plugins-basic-{poolaccount,localaccount,bandn} lcmaps-plugins-verify-proxy lcmaps-plugins-voms
+  munge slurmctld slurmd slurm-client gridengine-{master,exec,client} msmtp-mta bsd-mailx)
+# what the packages would ask: Grid Engine gets no cell on the host, the tests make their own
+# shellcheck disable=SC2034 # tests/run uses it
+TEST_ANSWERS=(gridengine-{common,client,exec,master}\ shared/gridengine{'config boolean false','master string localhost','cell string default'})
 
 is_debian_root() { [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; }
 
@@ -18,6 +22,9 @@ missing_packages() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s\n' "$package"
   done
 }
+
+# answer_questions LINE...: what the installation of packages is to assume, as debconf-set-selections reads it
+answer_questions() { if is_debian_root; then printf '%s\n' "$@" | debconf-set-selections; fi; }
 
 # install_packages NAME...: lists what is missing, then installs it without recommended packages and without starting services
 install_packages() {

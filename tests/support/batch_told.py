@@ -1,0 +1,58 @@
+"""What pilots in a real batch system came to: plays the scenarios once, and judges what every batch system must show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pilot.testbed.namespace import run_in_namespace
+from tests.support.flight_rig import PROJECT
+
+Told = dict[str, Any]
+
+
+def play(system: str) -> Told:
+    """All scenarios of `batch_cases.py`, side by side, in one start of the batch system."""
+    private = [place for place in ("/dev/shm",) if not PROJECT.is_relative_to(place)]
+    program = [sys.executable, "-I", str(PROJECT / "tests" / "support" / "batch_cases.py"), str(PROJECT), system]
+    played = run_in_namespace(program, private=private, timeout_s=300)
+    assert played.returncode == 0, played.stderr.decode()[-3000:]
+    found: Told = json.loads(played.stdout.splitlines()[-1])
+    return found
+
+
+def scenario(told: Told, name: str) -> Told:
+    """A scenario that was played to its end."""
+    found: Told = told[name]
+    assert "crashed" not in found, found["crashed"]
+    return found
+
+
+def judge_batch(told: Told, name: str, state: str, code: int, signal: int = 0, restarts: int = 0) -> Told:
+    """What the batch system's accounting says of a pilot."""
+    found = scenario(told, name)
+    expected = {"state": state, "code": code, "signal": signal, "restarts": restarts}
+    assert found["batch"] == expected, found["stderr"]
+    return found
+
+
+def judge_stopped(found: Told, signal: str) -> None:
+    """A pilot that was stopped in good order, its payload reported as failed once, nothing left."""
+    (result,) = found["results"]
+    assert (result["exit_code"], result["signal"]) == (94, signal)
+    assert (found["finals"], found["files"], found["journal"]) == ([["failed"]], [], [])
+    assert signal in found["jobs"][0]["pilot_error_diag"]
+    assert result["payloads"][0]["switched"] is True
+
+
+def judge_two_owners(found: Told, uids: list[int]) -> None:
+    """Payloads of two owners finished, each in an account of his own, nothing left."""
+    assert [job["state"] for job in found["jobs"]] == ["finished", "finished"]
+    assert [record["uid"] for record in found["boarded"]] == uids[1:]
+    assert (found["files"], found["journal"]) == ([], [])
+
+
+def judge_host(told: Told) -> None:
+    """After all scenarios no process of the pilot's or an owner's account is left, and nothing of theirs outside scratch."""
+    assert (told["processes"], told["strewn"]) == ([], [])
