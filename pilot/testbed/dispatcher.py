@@ -19,7 +19,7 @@ from pilot.testbed.dispatcher_fault_kinds import call_name
 from pilot.testbed.dispatcher_faults import Faults
 from pilot.testbed.dispatcher_methods import METHODS
 from pilot.testbed.dispatcher_mischief import Answer, misbehave
-from pilot.testbed.dispatcher_page import PAGE, PAGE_POLICY, overview
+from pilot.testbed.dispatcher_page import PAGE, overview, page_policy
 from pilot.testbed.dispatcher_peer import Peer, identify
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer, client_chain
 from pilot.testbed.dispatcher_work import Rules, Worker
@@ -92,7 +92,8 @@ class _Handler(TlsHandler):
         """Answer a GET."""
         path = urlsplit(self.path).path
         if path == "/":
-            self.reply(200, PAGE.read_bytes(), "text/html; charset=utf-8", {"Content-Security-Policy": PAGE_POLICY})
+            page = PAGE.read_bytes()
+            self.reply(200, page, "text/html; charset=utf-8", {"Content-Security-Policy": page_policy(page)})
         elif path == "/jobs.json":
             self.reply(200, json.dumps(overview(self.server.store)).encode(), _JSON)
         else:
