@@ -16,7 +16,7 @@ from pathlib import Path
 from pilot import recovery, telling
 from pilot.assembly_common import admit_options, journal_directory, proxy_path, scratch_directory
 from pilot.assembly_credentials import credential_sources
-from pilot.assembly_dispatch import dispatcher_options
+from pilot.assembly_dispatch import dispatcher_options, heartbeat_rhythm
 from pilot.assembly_flight import current_slot, flight_plan, flight_policy, payload_environment, shift_policy
 from pilot.assembly_identity import gateway_for
 from pilot.config import Config
@@ -76,7 +76,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
             watch,
-            config.dispatcher.heartbeat_s,
+            heartbeat_rhythm(config),
             # It may come late, in the next flight of another owner: not into a flight's log.
             lambda trouble: teller.say("heartbeat.trouble", f"cannot tell the dispatcher that the payload lives: {trouble}", flight=False),
         )

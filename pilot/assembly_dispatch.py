@@ -9,6 +9,7 @@ from pilot.assembly_common import endpoint_trust, usable_cores
 from pilot.config import Config
 from pilot.dispatch.https import PandaOptions
 from pilot.dispatch.reports import Match, Sender
+from pilot.heartbeat import Rhythm
 from pilot.log import Teller
 from pilot.slot.detect import batch_id
 
@@ -27,3 +28,9 @@ def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Telle
         switch=config.identity.switch,
         tell=lambda event, text: teller.say(event, text, flight=False),
     )
+
+
+def heartbeat_rhythm(config: Config) -> Rhythm:
+    """How often the dispatcher is told that a payload lives."""
+    section = config.dispatcher
+    return Rhythm(interval_s=section.heartbeat_s, debug_s=min(section.debug_heartbeat_s, section.heartbeat_s), lease_s=section.lease_s)

@@ -28,19 +28,21 @@ class Conflict:
 
 def conflicts(config: Config) -> list[Conflict]:
     """Find every conflict; the fields are valid each by itself already."""
-    return [
-        *_identity(config),
-        *_credentials(config),
-        *_servers(config),
-        *_staging(config),
-        *_payload(config),
-        *_isolation(config),
-        *_lifetime(config),
-    ]
+    checks = (_dispatcher, _identity, _credentials, _servers, _staging, _payload, _isolation, _lifetime)
+    return [conflict for check in checks for conflict in check(config)]
 
 
 def _conflict(fields: str, sentence: str) -> Conflict:
     return Conflict(fields=frozenset(fields.split()), sentence=sentence)
+
+
+def _dispatcher(config: Config) -> Iterator[Conflict]:
+    if config.dispatcher.lease_s <= config.dispatcher.heartbeat_s:
+        yield _conflict(
+            "dispatcher.lease_s dispatcher.heartbeat_s",
+            f"dispatcher.lease_s ({config.dispatcher.lease_s}) must be longer than dispatcher.heartbeat_s "
+            f"({config.dispatcher.heartbeat_s}), else the first lost heartbeat stops the payload; raise dispatcher.lease_s",
+        )
 
 
 def _identity(config: Config) -> Iterator[Conflict]:

@@ -123,6 +123,18 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         int,
         _seconds(1, 86_400, "Interval of heartbeats. A PanDA server gives a silent payload up after 2 hours by default."),
     ] = 1800
+    debug_heartbeat_s: Annotated[
+        int, _seconds(1, 86_400, "The same while somebody debugs the payload; each heartbeat then carries the end of its output.")
+    ] = 60
+    lease_s: Annotated[
+        int,
+        _seconds(
+            1,
+            TEN_YEARS_S,
+            "A payload is stopped when no heartbeat was answered for so long: the dispatcher has given it up and may have given it to "
+            "another pilot.",
+        ),
+    ] = 7200
     label: Annotated[
         str,
         _text(f"(?:{_NAME})?", "a name, or empty", "Ask only for payloads of this class (PanDA's prodSourceLabel). Empty: any.", 20),

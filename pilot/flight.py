@@ -19,7 +19,7 @@ from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
 from pilot.heartbeat import Heartbeat
 from pilot.isolation import Level, require
-from pilot.log import Teller
+from pilot.log import Teller, clean_lines
 from pilot.model import (
     Command,
     MovedFile,
@@ -31,11 +31,15 @@ from pilot.model import (
     PilotIdentity,
     Status,
     Timing,
+    Usage,
 )
 from pilot.ports import Account, CallWatch, CredentialSource, Dispatcher, Gateway, Journal
 from pilot.renewal import Renewer, good_until, renewal
 from pilot.retry import patiently
 from pilot.verdict import verdict
+
+DEBUG_TAIL_BYTES = 2048
+"""PanDA keeps so much of what a payload says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +156,7 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
         kit.heartbeat.update(stage="stage-out")
         with timed(notes, "stage_out_s"):
             stored = account.stage_out(plan.store, kit.policy.staging_timeout_s) if plan.store else ()
-        notes.stored += [stored_file(notes.payload, moved) for moved in stored]
+        notes.stored += [stored_file(notes, moved) for moved in stored]
         telling.moved(kit.teller, "flight.stage-out", "stored", stored)
 
 
@@ -188,8 +192,15 @@ def _run(
     environment = kit.environment(notes.payload, account)
     command = Command(argv=plan.argv, environment=environment, output_cap_bytes=policy.output_cap_bytes, bounds=plan.bounds)
     kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
-    supervision = Supervision(account, watching, kit.watch, lambda usage: kit.heartbeat.update(usage=usage))
+    supervision = Supervision(account, watching, kit.watch, lambda usage: _tell_progress(kit, account, usage))
     return supervision.run(command)
+
+
+def _tell_progress(kit: Kit, account: Account, usage: Usage) -> None:
+    """What the next heartbeat says; also the end of a file, if somebody wants to see one."""
+    name = kit.heartbeat.wanted
+    tail = clean_lines(account.tail(name, DEBUG_TAIL_BYTES).decode(errors="replace")) if name else ""
+    kit.heartbeat.update(usage=usage, stdout=tail)
 
 
 def _store_log(kit: Kit, notes: Notes) -> None:
@@ -207,7 +218,7 @@ def _store_log(kit: Kit, notes: Notes) -> None:
     else:
         notes.log_stored = True
         archive = replace(moved, name=notes.plan.log.name)
-        notes.stored.append(stored_file(notes.payload, archive))
+        notes.stored.append(stored_file(notes, archive))
         telling.log_stored(kit.teller, archive)
 
 
@@ -307,7 +318,8 @@ def _journal_trouble(kit: Kit, notes: Notes) -> Iterator[None]:
 
 def _show(kit: Kit, notes: Notes, phase: Phase, stage: str) -> None:
     payload = notes.payload
-    kit.heartbeat.show(Status(payload_id=payload.id, attempt=payload.attempt, phase=phase, stage=stage, started_at=notes.started_at))
+    status = Status(payload_id=payload.id, attempt=payload.attempt, phase=phase, stage=stage, started_at=notes.started_at)
+    kit.heartbeat.show(status, debug=payload.debug)
 
 
 def _note_account(kit: Kit, pilot: PilotIdentity, notes: Notes, credential: PayloadCredential, account: Account) -> None:

@@ -74,17 +74,18 @@ class Notes:
         self.ending = self.ending or (fault if fault.ends_pilot else None)
 
 
-def stored_file(payload: Payload, moved: MovedFile) -> StoredFile:
-    """Join what was moved with what the payload promised under that name."""
-    known = {out.lfn: out for out in (*payload.outputs, *((payload.log,) if payload.log else ()))}
-    promised = known[moved.name]
+def stored_file(notes: Notes, moved: MovedFile) -> StoredFile:
+    """Join what was moved with what the payload promised under that name, and with where the plan put it."""
+    payload, plan = notes.payload, notes.plan
+    promised = {out.lfn: out for out in (*payload.outputs, *((payload.log,) if payload.log else ()))}[moved.name]
+    planned = [file for file in (*plan.store, *((plan.log,) if plan.log else ())) if file.name == moved.name] if plan else []
     return StoredFile(
         lfn=promised.lfn,
         guid=promised.guid or str(uuid.uuid4()),
         size_bytes=moved.size_bytes,
         adler32=moved.adler32,
         url=moved.url,
-        endpoint=promised.endpoint,
+        endpoint=planned[0].endpoint if planned else promised.endpoint,
     )
 
 

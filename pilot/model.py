@@ -184,6 +184,8 @@ class FileToStore:
     name: str
     url: str
     optional: bool = False
+    endpoint: str = ""
+    """Name of the storage endpoint, for the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +241,13 @@ class Usage:
     max_pss_bytes: int = 0
 
 
+PAYLOAD_STDOUT = "payload.stdout"
+PAYLOAD_STDERR = "payload.stderr"
+"""Files of the work directory in which the far side keeps what the payload says."""
+PAYLOAD_SECRETS = "panda_secrets.json"
+"""File of the work directory with the owner's secrets, where PanDA's payloads look for them."""
+
+
 class StopReason(Enum):
     """Why a payload was stopped by the pilot; a contract, people match on these words."""
 
@@ -250,6 +259,7 @@ class StopReason(Enum):
     DISK_LIMIT = "disk-limit"
     PROCESS_LIMIT = "process-limit"
     CREDENTIAL_EXPIRY = "credential-expiry"
+    CONTACT_LOST = "contact-lost"
     FAR_SIDE_LOST = "far-side-lost"
 
 
@@ -371,6 +381,11 @@ class Order(Enum):
     KILL = "tobekilled"
     SOFT_KILL = "softkill"
     STOP_REPORTING = "alreadydone"
+    WRONG_ATTEMPT = "badattemptnr"
+    DEBUG = "debug"
+    DEBUG_OFF = "debugoff"
+    CONTACT_LOST = "no contact with the dispatcher for longer than the lease"
+    """Not a dispatcher's word: what follows when it says nothing for too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,6 +393,8 @@ class Reply:
     """A dispatcher's answer to a heartbeat or a final report that it accepted."""
 
     orders: tuple[Order, ...] = ()
+    tail: str = ""
+    """Somebody wants to see the end of this file of the payload; empty: nobody does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,10 @@ class Shift:
             message = f"cannot fly payload {payload.id} attempt {payload.attempt}: this pilot flew it before; the dispatcher repeats itself"
             raise JournalError(f"{message}; the pilot stops here", reason="flown-before")
         self._seen.add(attempt)
-        self._watch.begin(payload.id)
+        try:
+            self._watch.begin(payload.id)
+        except Exception as bug:  # the payload is ours already: it must be journalled and reported all the same
+            refusal = refusal or exit_error(bug)
         try:
             flown = fly(self._kit, pilot, payload, claim_s=claim_s, refusal=refusal)
         except JournalError as twice:

@@ -15,6 +15,7 @@ _STOP_CODES = {
     StopReason.DISK_LIMIT: 1104,
     StopReason.PROCESS_LIMIT: PAYLOAD_FAILED,
     StopReason.CREDENTIAL_EXPIRY: 1163,
+    StopReason.CONTACT_LOST: 1317,
     StopReason.FAR_SIDE_LOST: 1319,
 }
 _SIGNAL_CODES = {"SIGTERM": 1201, "SIGQUIT": 1202, "SIGXCPU": 1204, "SIGUSR1": 1207, "SIGINT": 1208}
@@ -27,6 +28,7 @@ _SENTENCES = {
     StopReason.DISK_LIMIT: "stopped: it {}",
     StopReason.PROCESS_LIMIT: "stopped: it {}",
     StopReason.CREDENTIAL_EXPIRY: "stopped: {}",
+    StopReason.CONTACT_LOST: "stopped: {}",
     StopReason.FAR_SIDE_LOST: "lost: {}",
 }
 

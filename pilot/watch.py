@@ -188,7 +188,8 @@ class SelectorWatch:
         while self._given:
             payload_id, order = self._given.pop(0)
             if payload_id == self._current and self._kill is None:
-                self._kill = StopOrder(reason=StopReason.KILL_ORDER, detail=order.value)
+                reason = StopReason.CONTACT_LOST if order is Order.CONTACT_LOST else StopReason.KILL_ORDER
+                self._kill = StopOrder(reason=reason, detail=order.value)
 
     def _raise_if_stopped(self) -> None:
         order = self.stop
@@ -200,6 +201,8 @@ def stop_error(order: StopOrder) -> PilotError:
     """The error that a stop order becomes where it ends a stage."""
     if order.reason is StopReason.SIGNAL:
         return StoppedError(f"the pilot was told to stop by {order.detail}; it did so in good order", reason=order.detail)
+    if order.reason is StopReason.CONTACT_LOST:
+        return PayloadKilledError(f"cannot go on with the payload: {order.detail} (dispatcher.lease_s)", reason=order.reason.value)
     return PayloadKilledError(f"the dispatcher ordered the payload to be killed ({order.detail})", reason=order.detail)
 
 

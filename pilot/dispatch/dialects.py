@@ -12,7 +12,7 @@ from pilot.dispatch.arguments import Arguments
 from pilot.dispatch.request import Request
 from pilot.dispatch.strictjson import Json
 from pilot.dispatch.wire import parse_job
-from pilot.model import KnownState, Order, Payload
+from pilot.model import KnownState, Payload, Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Dialect:
         job = self.job(found, server)
         return parse_job(job) if job is not None else None
 
-    def orders(self, response: Response, server: str) -> tuple[tuple[Order, ...], tuple[str, ...]]:
+    def orders(self, response: Response, server: str) -> tuple[Reply, tuple[str, ...]]:
         """Read the answer to `update`: orders, and words that are none known here. Raises as `payload`, without the first."""
         return replies.parse_updated(self.answer(response, server), server, command_needed=self.command_needed)
 

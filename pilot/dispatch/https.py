@@ -167,11 +167,11 @@ class PandaDispatcher:
     def _update(self, arguments: Arguments) -> Reply:
         credential = self._credential()
         dialect = self._speak(credential)
-        orders, unknown = dialect.orders(self._exchange(dialect.update(arguments), credential), self._server)
+        reply, unknown = dialect.orders(self._exchange(dialect.update(arguments), credential), self._server)
         if unknown:
             text = f"the dispatcher's reply about payload {arguments['job_id']} holds unknown commands, ignored: {', '.join(unknown)}"
             self._options.tell("dispatcher.unknown-command", text)
-        return Reply(orders=orders)
+        return reply
 
     def _speak(self, credential: PilotCredential) -> Dialect:
         """The server's dialect: decided by the first clear answer, then never again, so that no payload sees both."""

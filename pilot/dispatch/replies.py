@@ -11,9 +11,11 @@ from pilot.dispatch.fields import FieldError
 from pilot.dispatch.strictjson import Json
 from pilot.dispatch.ticket import parse_ticket
 from pilot.errors import DispatcherProtocolError, DispatcherUnreachableError
-from pilot.model import KnownState, MyProxyTicket, Order
+from pilot.model import KnownState, MyProxyTicket, Order, Reply
 
-_ORDERS: Final[dict[str, Order]] = {order.value: order for order in Order} | {"badattemptnr": Order.KILL}
+_ORDERS: Final[dict[str, Order]] = {order.value: order for order in Order if order is not Order.CONTACT_LOST}
+_TAIL: Final = re.compile(r"tail(?: -n ?[0-9]{1,6}| -[0-9]{1,6})? (?:\./)?(payload\.std(?:out|err))")
+"""The one free command that is obeyed, whole: it is read as a wish and never executed. The length is the report's own."""
 _NOTHING: Final = frozenset({"", "NULL"})
 _LONGEST_COMMAND: Final = 4096
 _MOST_WORDS: Final = 16
@@ -22,8 +24,8 @@ _NUMBER: Final = re.compile(r"[0-9]{1,7}")
 _UNKNOWN_STATES: Final = frozenset({"notfound", "not found", "unknown"})
 
 
-def parse_updated(answer: Answer, server: str, *, command_needed: bool = False) -> tuple[tuple[Order, ...], tuple[str, ...]]:
-    """Read the answer to an update: orders, and words that are no order known here.
+def parse_updated(answer: Answer, server: str, *, command_needed: bool = False) -> tuple[Reply, tuple[str, ...]]:
+    """Read the answer to an update, and which of its words are no order known here.
 
     Args:
         command_needed: an answer without ``command`` says that nothing was stored (`JobDispatcher.updateJob`).
@@ -41,17 +43,20 @@ def parse_updated(answer: Answer, server: str, *, command_needed: bool = False) 
     return split_command(command or "")
 
 
-def split_command(command: str) -> tuple[tuple[Order, ...], tuple[str, ...]]:
-    """Split a command list at its commas into known orders, in order, and other words. Whole words only count."""
+def split_command(command: str) -> tuple[Reply, tuple[str, ...]]:
+    """Split a command list at its commas into known orders, in order, and other words. Whole items only count."""
     orders: list[Order] = []
     unknown: list[str] = []
+    tail = ""
     for word in (part.strip() for part in command[:_LONGEST_COMMAND].split(",")[:_MOST_WORDS]):
         order = _ORDERS.get(word)
-        if order is not None and order not in orders:
-            orders.append(order)
-        elif order is None and word not in _NOTHING:
+        if order is not None:
+            orders += [order] if order not in orders else []
+        elif wish := _TAIL.fullmatch(word):
+            tail = wish.group(1)
+        elif word not in _NOTHING:
             unknown.append(answers.quote(word, 80))
-    return tuple(orders), tuple(unknown)
+    return Reply(orders=tuple(orders), tail=tail), tuple(unknown)
 
 
 def parse_known(state: Json, attempt: Json, server: str) -> KnownState | None:

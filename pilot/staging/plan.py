@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from pilot.errors import PayloadInvalidError
-from pilot.model import FileToFetch, FileToStore, InputFile, OutputFile, Payload
+from pilot.model import PAYLOAD_SECRETS, PAYLOAD_STDERR, PAYLOAD_STDOUT, FileToFetch, FileToStore, InputFile, OutputFile, Payload
 
 MAX_NAME_BYTES = 255
-RESERVED_NAMES = frozenset({"payload.stdout", "payload.stderr"})
+RESERVED_NAMES = frozenset({PAYLOAD_STDOUT, PAYLOAD_STDERR, PAYLOAD_SECRETS})
 """Files that the far side makes in the work directory itself."""
 
 
@@ -111,7 +111,7 @@ def _fetch(item: InputFile, endpoints: Endpoints) -> FileToFetch:
 def _store(item: OutputFile, endpoints: Endpoints) -> FileToStore:
     name = safe_name(item.lfn, "output name")
     url = address(endpoints.base(item.endpoint, f"output {name}"), item.scope, name)
-    return FileToStore(name=name, url=url, optional=item.optional)
+    return FileToStore(name=name, url=url, optional=item.optional, endpoint=item.endpoint or endpoints.default)
 
 
 def _refuse_repeats(payload: Payload, program: FileToFetch | None) -> None:

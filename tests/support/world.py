@@ -153,10 +153,13 @@ class QuietHeartbeat(Heartbeat):
         super().__init__(lambda _status: Reply(), world.watch, 60.0, lambda _trouble: None)
         self._world = world
 
-    def show(self, status: Status) -> None:
+    wanted = ""
+    """Nobody wants to see a file."""
+
+    def show(self, status: Status, *, debug: bool = False) -> None:
         self._world.ledger.append(f"heartbeat.show {status.phase.value} {status.stage}")
 
-    def update(self, *, stage: str | None = None, usage: Usage | None = None) -> None:
+    def update(self, *, stage: str | None = None, usage: Usage | None = None, stdout: str | None = None) -> None:
         self._world.ledger.append("heartbeat.update")
 
     def silence(self) -> None:
@@ -272,7 +275,7 @@ class WorldAccount:
 
     def tail(self, name: str, limit_bytes: int) -> bytes:
         self._request("account.tail")
-        return b""
+        return self._world.said[-limit_bytes:] if name == "payload.stdout" else b""
 
     def stage_out(self, files: tuple[FileToStore, ...], timeout_s: float) -> tuple[MovedFile, ...]:
         self._request("account.stage_out")
@@ -315,6 +318,8 @@ class World:
         """How payloads end after `RUN_S`; None: they run until signalled."""
         self.heeds_signals = True
         self.survivors = 0
+        self.said = b""
+        """What the payload has written to its stdout."""
         self.usage = Usage(cpu_s=1.0)
         self.on_heartbeat: Callable[[Status], Reply] = lambda _status: Reply()
         self.on_finish: Callable[[Outcome], Reply] = lambda _outcome: Reply()
@@ -362,8 +367,8 @@ class World:
         self.call("plan")
         return FlightPlan(
             fetch=(FileToFetch(name="in", url="file:///in"),),
-            store=tuple(FileToStore(name=out.lfn, url=f"file:///{out.lfn}") for out in payload.outputs),
-            log=FileToStore(name=payload.log.lfn, url="file:///log") if payload.log else None,
+            store=tuple(FileToStore(name=out.lfn, url=f"file:///{out.lfn}", endpoint=out.endpoint or "DEFAULT") for out in payload.outputs),
+            log=FileToStore(name=payload.log.lfn, url="file:///log", endpoint=payload.log.endpoint or "DEFAULT") if payload.log else None,
             argv=("/bin/true",),
             limits=self.limits,
         )

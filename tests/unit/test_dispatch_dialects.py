@@ -22,7 +22,7 @@ from pilot.errors import (
     PayloadInvalidError,
     PilotError,
 )
-from pilot.model import FinalState, KnownState, Order, Outcome, Slot, StoredFile
+from pilot.model import FinalState, KnownState, Order, Outcome, Reply, Slot, StoredFile
 from tests.support.dispatch_support import SAMPLES, sample, sample_request
 
 SERVER = "panda.example:25443"
@@ -84,7 +84,7 @@ def test_no_work_is_no_error(name: str) -> None:
 )
 def test_recorded_orders_are_read(name: str, orders: tuple[Order, ...]) -> None:
     """Orders are found in recorded answers to updates."""
-    assert CLASSIC.orders(response(name), SERVER) == (orders, ())
+    assert CLASSIC.orders(response(name), SERVER) == (Reply(orders=orders), ())
 
 
 def test_an_update_without_command_was_not_stored() -> None:

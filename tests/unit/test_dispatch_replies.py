@@ -16,7 +16,7 @@ from pilot.errors import (
     PayloadInvalidError,
     PilotError,
 )
-from pilot.model import Order
+from pilot.model import Order, Reply
 from tests.support.dispatch_support import SAMPLES, sample
 
 SERVER = "panda.example:25443"
@@ -113,7 +113,7 @@ def test_misunderstandings_are_protocol_errors(name: str) -> None:
 )
 def test_orders_in_real_replies(name: str, orders: tuple[Order, ...]) -> None:
     """Orders are found in verbatim replies."""
-    assert updated(name) == (orders, ())
+    assert updated(name) == (Reply(orders=orders), ())
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,12 @@ def test_orders_in_real_replies(name: str, orders: tuple[Order, ...]) -> None:
     [
         ("NULL", (), ()),
         ("", (), ()),
-        ("debug,tobekilled", (Order.KILL,), ("'debug'",)),
-        ("debug,softkill", (Order.SOFT_KILL,), ("'debug'",)),
+        ("debug,tobekilled", (Order.DEBUG, Order.KILL), ()),
+        ("debug,softkill", (Order.DEBUG, Order.SOFT_KILL), ()),
         ("alreadydone", (Order.STOP_REPORTING,), ()),
-        ("badattemptnr", (Order.KILL,), ()),
+        ("badattemptnr", (Order.WRONG_ATTEMPT,), ()),
+        ("debugoff", (Order.DEBUG_OFF,), ()),
+        (Order.CONTACT_LOST.value, (), ("'" + Order.CONTACT_LOST.value + "'",)),
         ("tobekilledlater", (), ("'tobekilledlater'",)),
         ("ls tobekilled", (), ("'ls tobekilled'",)),
         (" tobekilled ,tobekilled", (Order.KILL,), ()),
@@ -132,7 +134,57 @@ def test_orders_in_real_replies(name: str, orders: tuple[Order, ...]) -> None:
 )
 def test_only_whole_words_are_orders(command: str, orders: tuple[Order, ...], unknown: tuple[str, ...]) -> None:
     """A command list is split at commas; a word that merely contains an order is none."""
-    assert replies.split_command(command) == (orders, unknown)
+    assert replies.split_command(command) == (Reply(orders=orders), unknown)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tail payload.stdout",
+        "tail -n 100 payload.stdout",
+        "tail -n100 payload.stdout",
+        "tail -20 ./payload.stdout",
+        "debug, tail payload.stdout",
+    ],
+)
+def test_a_listed_tail_is_a_wish(command: str) -> None:
+    """The wish to see the end of one of the payload's two output files is understood, with or without a length."""
+    reply, unknown = replies.split_command(command)
+    assert (reply.tail, unknown) == ("payload.stdout", ())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "tail /etc/passwd",
+            "tail ../payload.stdout",
+            "tail payload.stdout; id",
+            "tail payload.stdout /etc/passwd",
+            "tail -f payload.stdout",
+        ),
+        *(
+            "tail $(id)",
+            "tail `id`",
+            "tail payload.stdout|sh",
+            "tail payload.stdout\nid",
+            "tail -n -5 payload.stdout",
+            "TAIL payload.stdout",
+        ),
+        *("ls -l", "ps aux", "du -s .", "gdb -p 1", "cat payload.stdout", "tail", "tail ", "tail .x509_proxy", "tail panda_secrets.json"),
+    ],
+)
+def test_no_other_free_command_is_obeyed(command: str) -> None:
+    """Whatever is not exactly a tail of a listed file is ignored and told."""
+    reply, unknown = replies.split_command(command)
+    assert (reply, len(unknown)) == (Reply(), 1)
+
+
+def test_a_flood_of_commands_is_bounded() -> None:
+    """A command list of a megabyte costs no more than a few lines, and its first words count."""
+    reply, unknown = replies.split_command("tobekilled," + "x," * 500_000)
+    assert reply.orders == (Order.KILL,)
+    assert len(unknown) < 20
 
 
 @pytest.mark.parametrize(

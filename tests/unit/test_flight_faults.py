@@ -98,7 +98,7 @@ def test_good_flight(world: World) -> None:
     assert tuple(dict.fromkeys(call for call in world.ledger if not call.startswith("heartbeat")))[1:] == CALLS
     (outcome,) = world.finished
     assert (outcome.state, outcome.error_code, outcome.diagnosis) == (FinalState.FINISHED, 0, "")
-    assert [(file.lfn, file.guid, file.endpoint) for file in outcome.stored] == [("out", "g1", "DISK"), ("log.tgz", "g2", "")]
+    assert [(file.lfn, file.guid, file.endpoint) for file in outcome.stored] == [("out", "g1", "DISK"), ("log.tgz", "g2", "DEFAULT")]
     assert (outcome.account, outcome.gateway, outcome.switched, outcome.log_tail) == ("alice", "world-gateway", True, "")
     assert world.journal.records == {}
     assert (error_of(result), result.reason) == (0, "maximum number of payloads")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilot.heartbeat import Heartbeat
+from pilot.errors import DispatcherUnreachableError
+from pilot.heartbeat import Heartbeat, Rhythm
 from pilot.model import FinalState, Order, Phase, Reply, Status
 from pilot.shift import ShiftResult
 from pilot.watch import SelectorWatch
@@ -27,8 +28,9 @@ def world() -> Iterator[World]:
         yield World(a_payload(), watch=watch)  # type: ignore[arg-type]
 
 
-def fly(world: World, interval_s: float = 0.02) -> ShiftResult:
-    heartbeat = Heartbeat(WorldDispatcher(world).heartbeat, world.watch, interval_s, lambda _trouble: None)
+def fly(world: World, interval_s: float = 0.02, lease_s: float = 60.0) -> ShiftResult:
+    rhythm = Rhythm(interval_s=interval_s, debug_s=interval_s, lease_s=lease_s)
+    heartbeat = Heartbeat(WorldDispatcher(world).heartbeat, world.watch, rhythm, lambda _trouble: None)
     try:
         return world.work(kit=world.kit(heartbeat=heartbeat))
     finally:
@@ -75,3 +77,37 @@ def test_good_flight(world: World) -> None:
     result = fly(world)
     assert [outcome.state for outcome in world.finished] == [FinalState.FINISHED]
     assert result.error is None
+
+
+def test_lost_contact_ends_the_payload(world: World) -> None:
+    """A dispatcher that answers no heartbeat for the lease gets the payload stopped, with a code of its own."""
+    world.end = None
+
+    def away(_status: Status) -> Reply:
+        raise DispatcherUnreachableError("cannot reach it")
+
+    world.on_heartbeat = away
+    result = fly(world, 0.01, lease_s=0.5)
+    (outcome,) = world.finished
+    assert (outcome.state, outcome.error_code) == (FinalState.FAILED, 1317)
+    assert "no contact with the dispatcher" in outcome.diagnosis
+    assert result.error is None
+
+
+def test_debugging_shows_what_the_payload_says(world: World) -> None:
+    """While a reply says `debug` the next heartbeats carry the end of stdout, without anything that looks like a credential."""
+    world.said = b"x" * 3000 + b" so far so good, token=abcdefghijklmnop\n"
+    seen: list[str] = []
+
+    def watched(status: Status) -> Reply:
+        if status.stdout:
+            seen.append(status.stdout)
+            return Reply(orders=(Order.KILL,))
+        return Reply(orders=(Order.DEBUG,))
+
+    ends_when_it_runs(world, watched)
+    fly(world)
+    assert "so far so good" in seen[0]
+    assert "abcdefghijklmnop" not in seen[0]
+    assert len(seen[0]) <= 2048
+    assert world.finished[0].error_code == 1144

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -10,52 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pilot.errors import DispatcherUnreachableError
-from pilot.heartbeat import Heartbeat
-from pilot.model import Order, Phase, Reply, Status, Usage
-
-SOON_S = 5.0
-NEVER_S = 0.15
-"""How long something is watched that must not happen."""
-
-
-class Listener:
-    """The dispatcher's side: takes heartbeats, answers as it is told, may hang."""
-
-    def __init__(self) -> None:
-        self.beats: queue.Queue[Status] = queue.Queue()
-        self.troubles: queue.Queue[str] = queue.Queue()
-        self.orders: queue.Queue[tuple[str, Order]] = queue.Queue()
-        self.answers: list[Reply | Exception] = []
-        self.hang = threading.Event()
-        self.hang.set()
-
-    def beat(self, status: Status) -> Reply:
-        self.beats.put(status)
-        assert self.hang.wait(SOON_S)
-        answer = self.answers.pop(0) if self.answers else Reply()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def give(self, payload_id: str, order: Order) -> None:
-        self.orders.put((payload_id, order))
-
-    def next(self) -> Status:
-        return self.beats.get(timeout=SOON_S)
-
-    def nothing(self) -> bool:
-        try:
-            self.beats.get(timeout=NEVER_S)
-        except queue.Empty:
-            return True
-        return False
-
-    def heartbeat(self, interval_s: float) -> Heartbeat:
-        return Heartbeat(self.beat, self, interval_s, self.troubles.put)
-
-
-def status(phase: Phase = Phase.STARTING, stage: str = "", payload_id: str = "1") -> Status:
-    return Status(payload_id=payload_id, attempt=1, phase=phase, stage=stage)
+from pilot.model import Order, Phase, Reply, Usage
+from tests.support.heartbeat_listener import SOON_S, Listener, status
 
 
 @pytest.fixture
@@ -144,6 +99,7 @@ def test_orders_are_handed_over(listener: Listener) -> None:
 
 def test_one_thread_that_ends(listener: Listener) -> None:
     """However often it is shown there is one thread, none before the first status, none after `close`."""
+
     def beating() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "heartbeat" and thread not in before]
 

@@ -47,6 +47,39 @@ def test_one_bad_payload_does_not_end_the_shift(world: World) -> None:
     assert result.error is None
 
 
+def test_files_are_reported_with_the_endpoint_that_has_them(world: World) -> None:
+    """Where the job names no endpoint the report names the site's default, where the file really is."""
+    world.queue = [a_payload(1)]
+    world.work()
+    (outcome,) = world.finished
+    assert {file.endpoint for file in outcome.stored} == {"DISK", "DEFAULT"}
+
+
+def test_trouble_right_after_the_claim_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the pilot fails before the flight begins, the claimed payload gets a record and a final report."""
+
+    def broken(payload_id: str) -> None:
+        if payload_id:
+            raise RuntimeError
+
+    monkeypatch.setattr(world.watch, "begin", broken)
+    world.queue = [a_payload(1)]
+    result = world.work()
+    assert [(outcome.payload_id, outcome.state) for outcome in world.finished] == [("1", FinalState.FAILED)]
+    assert "gateway.board" not in world.ledger
+    assert result.error is not None
+
+
+@pytest.mark.parametrize(("owner", "words"), [("/CN=Alice", "/CN=Alice"), ("", "an owner who cannot be read")])
+def test_a_refused_payload_keeps_its_owner(world: World, owner: str, words: str) -> None:
+    """A payload whose definition is no use is told with the owner that could be read; without one nobody is said to own it."""
+    world.fail("dispatcher.claim", errors.PayloadInvalidError("cannot accept it", payload_id="7", attempt=2, owner=owner))
+    world.queue = [a_payload(1)]
+    world.work()
+    assert f"payload 7 (attempt 2) belongs to {words}" in world.people.getvalue()
+    assert [(outcome.payload_id, outcome.attempt) for outcome in world.finished] == [("7", 2)]
+
+
 def test_a_fault_of_the_site_ends_the_shift(world: World) -> None:
     """What the next payload would meet too ends the shift after its report."""
     world.queue = [a_payload(1), a_payload(2)]

@@ -29,8 +29,8 @@ def test_plan_of_a_payload() -> None:
         ENDPOINTS,
     )
     assert plan.fetch == (FileToFetch(name="in 1", url="file:///data/user.a/in%201", size_bytes=5, checksum=checksum),)
-    assert plan.store == (FileToStore(name="out", url="https://storage:8443/base/out", optional=True),)
-    assert plan.log == FileToStore(name="log.tgz", url="https://storage:8443/base/user.a/log.tgz")
+    assert plan.store == (FileToStore(name="out", url="https://storage:8443/base/out", optional=True, endpoint="DISK"),)
+    assert plan.log == FileToStore(name="log.tgz", url="https://storage:8443/base/user.a/log.tgz", endpoint="DISK")
 
 
 @pytest.mark.parametrize(
