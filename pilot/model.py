@@ -10,61 +10,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from pilot.identities import (
+    NoCredential as NoCredential,
+)
+from pilot.identities import (
+    OwnerCredential as OwnerCredential,
+)
+from pilot.identities import (
+    PayloadCredential as PayloadCredential,
+)
+from pilot.identities import (
+    PilotCredential as PilotCredential,
+)
+from pilot.identities import (
+    PilotIdentity as PilotIdentity,
+)
 from pilot.secret import Secret as Secret  # noqa: PLC0414 - one place to import values from
-
-# ---------------------------------------------------------------------------------------------- identities
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PilotCredential:
-    """The pilot's own proxy as it was verified: made only by `credentials`, never handed to a payload."""
-
-    pem: Secret[bytes]
-    """Leaf certificate, private key, chain: the whole proxy file."""
-    path: str
-    key_ids: frozenset[str]
-    """SHA-256 (hex) of the SubjectPublicKeyInfo of every proxy certificate in the chain, the leaf included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PilotIdentity:
-    """Who the pilot proved to be: result of the stage "admit"."""
-
-    credential: PilotCredential
-    dn: str
-    """Subject of the end-entity certificate, as OpenSSL prints it (`/DC=org/.../CN=...`)."""
-    vo: str
-    fqans: tuple[str, ...]
-    role: str
-    """The FQAN that matched the list of accepted pilot roles."""
-    limited: bool
-    not_after: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerCredential:
-    """The payload owner's proxy, verified to belong to the owner: made only by a credential source."""
-
-    pem: Secret[bytes]
-    dn: str
-    """End-entity subject from the verified chain."""
-    owner: str
-    """The owner string of the payload that it was matched with."""
-    vo: str
-    fqans: tuple[str, ...]
-    not_after: datetime
-    key_ids: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoCredential:
-    """The site says that payloads of this class run without any credential."""
-
-    owner: str
-
-
-PayloadCredential = OwnerCredential | NoCredential
-
 
 # ------------------------------------------------------------------------------------------------- payload
 
