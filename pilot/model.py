@@ -4,28 +4,21 @@ Units: ``_s`` seconds, ``_bytes`` bytes, ``_at`` aware UTC datetimes. Parsing ma
 validated twice.
 """
 
+# One place to import values from.
+# ruff: noqa: PLC0414
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from pilot.identities import (
-    NoCredential as NoCredential,
-)
-from pilot.identities import (
-    OwnerCredential as OwnerCredential,
-)
-from pilot.identities import (
-    PayloadCredential as PayloadCredential,
-)
-from pilot.identities import (
-    PilotCredential as PilotCredential,
-)
-from pilot.identities import (
-    PilotIdentity as PilotIdentity,
-)
-from pilot.secret import Secret as Secret  # noqa: PLC0414 - one place to import values from
+from pilot.identities import NoCredential as NoCredential
+from pilot.identities import OwnerCredential as OwnerCredential
+from pilot.identities import PayloadCredential as PayloadCredential
+from pilot.identities import PilotCredential as PilotCredential
+from pilot.identities import PilotIdentity as PilotIdentity
+from pilot.secret import Secret as Secret
 
 # ------------------------------------------------------------------------------------------------- payload
 

@@ -51,7 +51,10 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 """In `farside` it is the other way round: it is the program under the owner's account, so all but these are effects."""
 
 PURE_AT_TOP = frozenset(
-    {"", "errors", "secret", "identities", "model", "isolation", "ports", "config_sections", "config_fields", "config_checks", "config_yaml"}
+    {
+        *("", "errors", "secret", "identities", "model", "isolation", "ports"),
+        *("config_sections", "config_fields", "config_checks", "config_yaml"),
+    }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})
 SHARED = frozenset({"tls", "watch", "log", "retry"})
