@@ -1,4 +1,4 @@
-"""The dispatcher's side of a heartbeat thread, for tests."""
+"""Heartbeats for tests: a dispatcher's side of the thread, a heartbeat without one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from pilot.heartbeat import Heartbeat, Rhythm
-from pilot.model import Order, Phase, Reply, Status
+from pilot.model import Order, Phase, Reply, Status, Usage
+from pilot.ports import Orders
 
 SOON_S = 5.0
 NEVER_S = 0.15
@@ -60,3 +61,23 @@ class Listener:
 
 def status(phase: Phase = Phase.STARTING, stage: str = "", payload_id: str = "1") -> Status:
     return Status(payload_id=payload_id, attempt=1, phase=phase, stage=stage)
+
+
+class QuietHeartbeat(Heartbeat):
+    """The heartbeat without its thread: what the flight tells it goes to a ledger."""
+
+    wanted = ""
+    """Nobody wants to see a file."""
+
+    def __init__(self, orders: Orders, ledger: list[str]) -> None:
+        super().__init__(lambda _status: Reply(), orders, Rhythm(interval_s=60.0), lambda _trouble: None)
+        self._ledger = ledger
+
+    def show(self, status: Status, *, debug: bool = False) -> None:
+        self._ledger.append(f"heartbeat.show {status.phase.value} {status.stage}")
+
+    def update(self, *, stage: str | None = None, usage: Usage | None = None, stdout: str | None = None) -> None:
+        self._ledger.append("heartbeat.update")
+
+    def silence(self) -> None:
+        self._ledger.append("heartbeat.silence")

@@ -45,6 +45,7 @@ from pilot.model import (
 )
 from pilot.shift import Shift, ShiftPolicy, ShiftResult
 from pilot.watch import stop_error
+from tests.support.heartbeat_listener import QuietHeartbeat
 
 OWNER = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
 TOO_MANY_WAITS, RUN_S, CLAIM_BUDGET_S = 2_000, 10.0, 3.0
@@ -144,26 +145,6 @@ class WorldWatch:
         assert deadline != float("inf"), "the pilot waits for ever"
         self.now = max(self.now, deadline)
         return frozenset()
-
-
-class QuietHeartbeat(Heartbeat):
-    """The heartbeat without its thread: what the flight tells it goes to the ledger."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(lambda _status: Reply(), world.watch, 60.0, lambda _trouble: None)
-        self._world = world
-
-    wanted = ""
-    """Nobody wants to see a file."""
-
-    def show(self, status: Status, *, debug: bool = False) -> None:
-        self._world.ledger.append(f"heartbeat.show {status.phase.value} {status.stage}")
-
-    def update(self, *, stage: str | None = None, usage: Usage | None = None, stdout: str | None = None) -> None:
-        self._world.ledger.append("heartbeat.update")
-
-    def silence(self) -> None:
-        self._world.ledger.append("heartbeat.silence")
 
 
 class WorldDispatcher:
@@ -379,7 +360,8 @@ class World:
 
     def kit(self, *, heartbeat: Heartbeat | None = None, policy: FlightPolicy = POLICY) -> Kit:
         return Kit(
-            dispatcher=WorldDispatcher(self), heartbeat=heartbeat or QuietHeartbeat(self), credentials=self, gateway=self,
+            dispatcher=WorldDispatcher(self), heartbeat=heartbeat or QuietHeartbeat(self.watch, self.ledger), credentials=self,
+            gateway=self,
             journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan, environment=self.environment,
         )
 
