@@ -185,6 +185,8 @@ def serve_orders(stage: Stage, control: int) -> None:
             stage.glexec.map(wish["map"])
         if "clear" in wish:
             clear(wish["clear"])
+        if "linger" in wish:
+            stage.glexec.configure(caller_uid=stage.pilot.pw_uid, ca_dir=stage.ca_dir, linger=wish["linger"])
         if "sudoers" in wish:
             allow_sudo(wish["sudoers"])
         if wish.get("racer"):
