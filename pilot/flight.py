@@ -40,6 +40,8 @@ from pilot.verdict import verdict
 
 DEBUG_TAIL_BYTES = 2048
 """PanDA keeps so much of what a payload says."""
+LEAST_LOG_RESERVE_S = 5
+"""With less kept for the end (Torque leaves 2 s in all), all of it goes to the report; the log of a stopped payload is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +209,15 @@ def _store_log(kit: Kit, notes: Notes) -> None:
     """The log archive goes out as the owner, also after a failure; without an account nothing is uploaded."""
     if notes.account is None or notes.plan is None or notes.plan.log is None:
         return
+    good = notes.result is not None and verdict(notes.result)[0] == 0
+    if not good and kit.watch.stop is not None and kit.policy.reserve_s < LEAST_LOG_RESERVE_S:
+        kit.teller.say("flight.log", "the log archive is not stored: the batch system leaves time for the report only")
+        return
     try:
         moved = _send_log(kit, notes.account, notes.plan.log.url)
     except PilotError as trouble:
         kit.teller.say("flight.log", f"the log archive is not stored: {trouble.message}")
-        if notes.result is not None and verdict(notes.result)[0] == 0:
+        if good:
             notes.blame(trouble)
     except Exception as bug:
         notes.blame(unexpected(kit.teller, bug))

@@ -189,6 +189,28 @@ def test_a_stubborn_payload_is_killed_after_its_grace(rig: Rig) -> None:
     assert rig.job(number).state == "failed"
 
 
+@pytest.mark.parametrize(("grace_s", "reserve_s"), [(2, 1), (10, 5)])
+def test_a_small_grace(rig: Rig, grace_s: int, reserve_s: int) -> None:
+    """In the grace of Torque or OpenPBS a stubborn payload is killed and its end reported; if the dispatcher hangs, journalled."""
+    small: dict[str, object] = {"lifetime.batch_grace_s": grace_s, "lifetime.reserve_s": reserve_s, "payload.grace_s": 30}
+    landed, number, seconds = stop_at(rig, "run-stubborn", signal.SIGTERM, sets=small)
+    orderly(landed, signal.SIGTERM, seconds, grace_s + 4.0)
+    assert (rig.job(number).state, "log archive is not stored" in landed.log) == ("failed", grace_s == 2)
+    stage = at(rig, "run-stubborn")
+    lost = rig.grid.store.submit(stage.spec)
+    flying = rig.start(sets={**stage.sets, **small, "dispatcher.timeout_s": 60})
+    assert stage.there()
+    rig.grid.dispatcher.faults.add(Fault(kind="hang", path="update_job"))
+    begun = time.monotonic()
+    flying.stop()
+    landed = flying.land(30)
+    assert time.monotonic() - begun < grace_s + 4.0
+    assert (landed.code, landed.left, len(landed.journal)) == (94, [], 1)
+    rig.grid.dispatcher.faults.clear()
+    assert rig.start(place=landed.scratch.parent, command="recover").land().code == 0
+    assert rig.job(lost).arguments["pilot_error_code"] == CODES[signal.SIGTERM]
+
+
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:
     """Impatient batch systems repeat themselves: the first signal counts, the end is as orderly."""
     stage = at(rig, "run-stubborn")
