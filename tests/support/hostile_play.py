@@ -17,19 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from farside_switched import ALICE, PLACE, Stage, as_pilot, command, payload, processes_of, until_ended
-from hostile_cases import CASES, Case
+sys.path.insert(0, sys.argv[1])
+
+from tests.support.gateway_stage import ALICE, PLACE, Stage, as_pilot, command, payload, prepare, processes_of, until_ended
+from tests.support.hostile_cases import CASES, Case
 
 JOURNAL, LOG = PLACE / "pilot" / "journal", PLACE / "pilot" / "log"
-
-
-def gateway(stage: Stage, level: str) -> Any:
-    from pilot.identity.account import CourierOptions
-    from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
-
-    if level == "switched":
-        return stage.gateway()
-    return SameAccountGateway(SameAccountOptions(run_dir=stage.scratch / "run", courier=CourierOptions(trust="system")))
 
 
 def fly(case: Case, level: str, neighbour: dict[str, Any], stage: Stage, watch: Any) -> dict[str, Any]:
@@ -48,7 +41,7 @@ def fly(case: Case, level: str, neighbour: dict[str, Any], stage: Stage, watch: 
     told: dict[str, Any] = {"ended": None, "said": "", "lost": "", "stored": "", "error": "", "litter": ""}
     account = None
     try:
-        with gateway(stage, level).board(payload("1"), stage.credential(ALICE), watch) as account:
+        with stage.gateway().board(payload("1"), stage.credential(ALICE), watch) as account:
             account.start(command(account, "/usr/bin/python3", "-I", "-S", "-c", case.code, json.dumps(facts)))
             try:
                 told["ended"] = until_ended(account, watch, 1.0 if "SIGSTOP" in case.name and not case.access else 20.0)
@@ -85,6 +78,8 @@ def remains(stage: Stage, uid: int, expected: int) -> list[str]:
         found += [str(path)] if "work" in inside[:-1] else []
     for place in ("/var/tmp", "/dev/shm", "/mnt/home/alice01", "/mnt/home/pilot01"):
         for entry in os.scandir(place):
+            if entry.name == "data":
+                continue
             found.append(entry.path)
             with suppress(OSError):
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else Path(entry.path).unlink()
@@ -106,17 +101,14 @@ def start_neighbour(stage: Stage, level: str) -> tuple[subprocess.Popen[bytes], 
 
 
 def main(root: str, level: str, length: str) -> None:
-    os.umask(0o022)
-    shutil.copytree(Path(root) / "pilot", PLACE / "lib" / "pilot", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["/usr/bin/chmod", "-R", "go+rX", str(PLACE / "lib")], check=True)
-    sys.path.insert(0, str(PLACE / "lib"))
+    prepare(root)
     import pilot.identity.glexec
     import pilot.identity.same_account
     import pilot.process
     import pilot.testbed.pki
     import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
 
-    stage = Stage()
+    stage = Stage("glexec" if level == "switched" else "same-account")
     neighbour, facts = start_neighbour(stage, level)
     uid = stage.alice.pw_uid if level == "switched" else stage.pilot.pw_uid
     expected = processes_of(uid)
