@@ -55,7 +55,7 @@ def test_the_observer_tells_a_good_pilot_from_bad_ones(told: dict[str, Any], sab
     assert "crashed" not in seen, seen["crashed"]
     assert seen["samples"] >= 5
     assert seen["uids"], seen["stderr"]
-    assert CAUGHT[sabotage] <= breaches(seen, told["accounts"]), seen
+    assert breaches(seen, told["accounts"]) == CAUGHT[sabotage], seen
     if sabotage == "none":
-        assert (breaches(seen, told["accounts"]), seen["code"], seen["state"]) == (set(), 0, "finished"), seen
-        assert seen["keys"]
+        assert (seen["code"], seen["state"]) == (0, "finished")
+        assert {uid for _, _, uid in seen["keys"]} == {told["accounts"]["pilot"], seen["uids"][0][0]}
