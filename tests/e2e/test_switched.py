@@ -109,6 +109,14 @@ def test_a_gateway_that_is_missing_stops_the_pilot(told: dict[str, Any]) -> None
     assert (flight["left"], flight["boarded"]) == ([], [])
 
 
+@pytest.mark.needs("sudo")
+def test_owners_run_in_their_accounts_through_sudo(told: dict[str, Any]) -> None:
+    """With sudo each owner gets the account of the first rule that fits, told in the audit record, with nothing left."""
+    flight = case(told, "by_sudo")
+    assert (flight["code"], flight["states"], flight["left"]) == (0, ["finished", "finished"], []), flight["stderr"]
+    assert [(record["gateway"], record["uid"]) for record in flight["boarded"]] == [("sudo", uid) for uid in flight["uids"]]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "state", "error"),
     [

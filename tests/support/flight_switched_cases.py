@@ -23,6 +23,7 @@ from pilot.testbed.scene import OWNERS
 from pilot.testbed.store_spec import InputSpec, JobSpec
 from tests.support.flight_rig import Flying, Landed, Rig, shell
 from tests.support.flight_switched import switched_rig
+from tests.support.gateway_stage import allow_sudo
 
 PROBE = """#!/usr/bin/python3 -I
 import json, os, sys
@@ -141,6 +142,15 @@ def refusals(theatre: Theatre) -> dict[str, Any]:
     return told
 
 
+def by_sudo(theatre: Theatre) -> dict[str, Any]:
+    """Both owners through sudo, in accounts by the site's table; the sudoers line is that of the how-to."""
+    allow_sudo("Defaults:pilot01 env_reset\npilot01 ALL=(alice01,bob01) NOPASSWD: /usr/bin/python3.* -I -S -B *\n")
+    table = {ALICE_DN: "alice01", "/DC=test/DC=example/OU=People/*": "bob01"}
+    sets = {"identity.gateway": "sudo", "identity.glexec": "", "identity.sudo_accounts": table}
+    told = theatre.fly(shell("id -u"), shell("id -u", BOB_DN), sets=sets)
+    return {**told, "uids": list(theatre.rig.cast.owner_uids)}
+
+
 def messy(theatre: Theatre) -> dict[str, Any]:
     """A payload that leaves daemons, closed directories and odd names."""
     mess = 'mkdir -p deep/er/est; touch "a b" "./-x" "$(printf new\\\\nline)"; chmod 0 deep/er deep'
@@ -189,6 +199,7 @@ def report_away(theatre: Theatre) -> dict[str, Any]:
 CASES: tuple[Callable[[Theatre], dict[str, Any]], ...] = (
     owners,
     refusals,
+    by_sudo,
     messy,
     stopped,
     killed_by_order,
