@@ -177,7 +177,10 @@ class FarSideAccount:
         except RequestRefusedError as error:
             raise self._broken("prepare the payload's confinement", error) from None
         walled = seen.pid_namespace != _namespace("pid") and seen.mount_namespace != _namespace("mnt")
-        self._isolation = replace(self._isolation, walled=walled, files=seen.files, signals=seen.signals)
+        # Within walls its number is another one there; a gateway may also have taken it out of the group (pam_systemd).
+        members = self._link.group.members() if self._link.group else frozenset()
+        group = self._hello.pid in members or (walled and len(members) > 1)
+        self._isolation = replace(self._isolation, walled=walled, files=seen.files, signals=seen.signals, group=group)
 
     def renew_proxy(self, credential: OwnerCredential) -> None:
         """Put a renewed proxy in the place of the old one: the far side writes it beside, then renames, so no reader sees half of it."""

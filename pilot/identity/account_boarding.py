@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -81,7 +81,9 @@ def enter(call: Call, place: Sandbox, watch: Watch) -> tuple[Link, Hello]:
         FarSideError, GatewayIdentityError, SandboxError, NoSpaceError, and what `call.explain` and `watch.wait` give.
     """
     try:
-        link = launch(call.argv, call.environment, watch)
+        with place.group.joined() if place.group else nullcontext():
+            link = launch(call.argv, call.environment, watch)
+        link.group = place.group
     except OSError as error:
         msg = f"cannot execute {call.argv[0]}: {error.strerror}; the site must repair it, or correct section identity"
         raise GatewaySiteError(msg, reason="not-executable") from None
@@ -170,6 +172,8 @@ def open_account(
     kin = Kin(link.process.pid)
 
     def clear(problem: str) -> str:
+        if problem and link.group is not None:
+            link.group.kill()
         return _swept(kin, lambda: sweep(account.credential or credential), problem)
 
     account.clear = partial(clear, "the far side is lost")

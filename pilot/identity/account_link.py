@@ -27,6 +27,7 @@ from pilot.farside.protocol import (
     read_as,
     understand,
 )
+from pilot.identity.control_group import ControlGroup
 from pilot.ports import Watch
 
 CHUNK = 1 << 16
@@ -77,6 +78,8 @@ class Link:
         self.ended: Ended | None = None
         self.lost = ""
         """Why the far side cannot be used any more; empty while it can."""
+        self.group: ControlGroup | None = None
+        """In which it was started, if in one of its own."""
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._stderr_open = True
         self._diagnosis = b""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pilot.farside
 from pilot.errors import GatewayIdentityError, NoSpaceError, SandboxError
+from pilot.identity import control_group
 
 PROGRAM = {
     "farside.py": "launcher.py",
@@ -88,6 +89,8 @@ class Sandbox:
         self.code = run / f"farside-{secrets.token_hex(8)}"
         self.born = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
         """Clock ticks since boot, as `/proc` tells when a process started."""
+        self.group: control_group.ControlGroup | None = None
+        """In which the gateway is started, where the node allows it."""
 
     @property
     def program(self) -> Path:
@@ -143,6 +146,8 @@ class Sandbox:
 
     def remove(self) -> str:
         """Remove both directories; returns what resisted, in words, empty if nothing."""
+        if self.group is not None:
+            self.group.remove()
         return "; ".join(filter(None, [_remove(self.code), _remove(self.path)]))
 
 
@@ -183,6 +188,7 @@ def sandbox(run: Path) -> Iterator[Sandbox]:
     place = Sandbox(run)
     try:
         place.make()
+        place.group = control_group.make()
     except OSError as error:
         place.remove()
         raise cannot("make the payload's directory", place.path, error) from None

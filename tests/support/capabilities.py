@@ -70,6 +70,17 @@ def _bwrap() -> str | None:
     return None if done.returncode == 0 else f"bwrap: {done.stderr.decode(errors='replace').strip()[:200]}"
 
 
+def _control_groups() -> str | None:
+    """A group beneath our own, as a payload gets one."""
+    from pilot.identity import control_group
+
+    group = control_group.make()
+    if group is None:
+        return "no control group (version 2, Linux 5.14) is delegated to this process"
+    group.remove()
+    return None
+
+
 CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "openssl": _program("openssl"),
     "gcc": _program("gcc"),
@@ -89,9 +100,10 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "account-switch": _account_switch,
     "landlock": _landlock,
     "bwrap": _bwrap,
+    "control-groups": _control_groups,
     "apptainer": _program("apptainer"),
 }
-KERNEL = frozenset({"landlock", "bwrap", "apptainer"})
+KERNEL = frozenset({"control-groups", "landlock", "bwrap", "apptainer"})
 """What no package of Debian brings, or the kernel may forbid: its absence is told, also in CI."""
 REQUIRED_IN_CI = frozenset(CAPABILITIES) - KERNEL
 
