@@ -229,13 +229,11 @@ def test_sigterm_while_the_report_hangs_keeps_the_outcome(rig: Rig) -> None:
     fault = Fault(kind="hang", path="update_job", call=3)
     rig.grid.dispatcher.faults.add(fault)
     number = rig.grid.store.submit(shell("exit 5"))
-    flying = rig.start(sets={"dispatcher.timeout_s": 10})
+    flying = rig.start(sets={"dispatcher.timeout_s": 600})
     assert rig.grid.dispatcher.faults.wait(fault, 20)
-    begun = time.monotonic()
     flying.stop()
-    landed = flying.land(30)
-    assert time.monotonic() - begun < BATCH_GRACE_S
-    assert landed.code in (79, 94)
+    landed = flying.land(BATCH_GRACE_S)
+    assert landed.code == 94
     assert (len(landed.journal), landed.left) == (1, [])
     rig.grid.dispatcher.faults.clear()
     again = rig.start(place=landed.scratch.parent, command="recover").land()

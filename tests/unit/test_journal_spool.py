@@ -291,8 +291,10 @@ def test_an_outcome_cut_short_leaves_the_claim(directory: Path) -> None:
     journal = spool(directory)
     journal.claimed(a_payload())
     (path,) = directory.iterdir()
+    before = path.read_bytes()
     with small_disk(path.stat().st_size + 40), pytest.raises(JournalError, match="free space"):
         journal.chosen(OUTCOME)
+    assert path.read_bytes() == before
     journal.close()
     (orphan,) = spool(directory).orphans()
     assert (orphan.record.payload_id, orphan.record.outcome) == ("1", None)
