@@ -31,7 +31,7 @@ def rig() -> Iterator[WrapperRig]:
 @pytest.mark.needs("shellcheck")
 def test_shellcheck() -> None:
     """No script has anything that shellcheck finds."""
-    scripts = [path for path in SCRIPTS if path.suffix != ".bash"]  # the others are checked as parts of these
+    scripts = [path for path in [*SCRIPTS, WRAPPERS / "examples" / "slurm" / "pilot.sbatch"] if path.suffix != ".bash"]  # the others are checked as parts of these
     command = [
         "shellcheck",
         "--shell=bash",
@@ -123,6 +123,14 @@ def test_no_start(rig: WrapperRig, name: str) -> None:
         assert ended.result["message"] in ended.stderr
     assert list(scratch.iterdir()) == []
     assert not (actor.parent / "told.json").exists()
+
+
+@pytest.mark.parametrize("path", sorted((WRAPPERS / "examples").rglob("*.*")), ids=lambda path: path.name)
+def test_examples_name_what_is_there(path: Path) -> None:
+    """Each example starts a wrapper that exists, as a file of the package or as a single file of a release."""
+    started = re.findall(r"wrappers/(batch/[a-z]+\.sh)|wrapper-([a-z]+)\.sh", path.read_text())
+    assert started
+    assert {here or f"batch/{single}.sh" for here, single in started} <= set(NAMES)
 
 
 PAGE = WRAPPERS.parent / "docs" / "reference" / "wrappers.md"
