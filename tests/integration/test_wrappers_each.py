@@ -31,7 +31,8 @@ def rig() -> Iterator[WrapperRig]:
 @pytest.mark.needs("shellcheck")
 def test_shellcheck() -> None:
     """No script has anything that shellcheck finds."""
-    scripts = [path for path in [*SCRIPTS, WRAPPERS / "examples" / "slurm" / "pilot.sbatch"] if path.suffix != ".bash"]  # the others are checked as parts of these
+    batch_script = WRAPPERS / "examples" / "slurm" / "pilot.sbatch"
+    scripts = [path for path in [*SCRIPTS, batch_script] if path.suffix != ".bash"]  # the others are checked as parts of these
     command = [
         "shellcheck",
         "--shell=bash",
@@ -111,12 +112,12 @@ def test_no_start(rig: WrapperRig, name: str) -> None:
     digest = hashlib.sha256(b"another one").hexdigest()
     actor = rig.actor()
     environments = {
-        111: {"PILOT_PYTHON": "/no/python", "PILOT_SCRATCH": scratch},
+        76: {"PILOT_PYTHON": "/no/python", "PILOT_SCRATCH": scratch},
         66: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": closed},
         112: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch, "PILOT_RELEASE": release, "PILOT_RELEASE_SHA256": digest},
     }
     running = {code: rig.start(name, environment=environment) for code, environment in environments.items()}
-    for code, word in {111: "/no/python", 66: str(closed), 112: digest}.items():
+    for code, word in {76: "/no/python", 66: str(closed), 112: digest}.items():
         ended = running[code].end()
         assert (ended.code, ended.result["exit_code"]) == (code, code), ended.stderr
         assert word in ended.result["message"]

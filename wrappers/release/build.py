@@ -42,7 +42,7 @@ import sys
 
 if sys.version_info[:2] != (3, 11):
     sys.stderr.write("pilot: cannot start: this release needs Python 3.11; set PILOT_PYTHON\\n")
-    sys.exit(111)
+    sys.exit(76)
 sys.dont_write_bytecode = True
 from pilot.cli.main import main  # noqa: E402
 
