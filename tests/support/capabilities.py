@@ -96,6 +96,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "lcmaps": _lcmaps,
     "slurm": _program("slurmctld", "slurmd", "munged", "sbatch"),
     "gridengine": _program("/usr/lib/gridengine/sge_qmaster", "/usr/lib/gridengine/sge_execd", "/usr/lib/gridengine/qsub"),
+    "arc": _program("arched", "arcctl", "arcsub", "arcproxy"),
     "namespaces": _namespaces,
     "account-switch": _account_switch,
     "landlock": _landlock,

@@ -9,7 +9,8 @@ TESTBED_PACKAGES=(python3 python3-venv gcc libc6-dev libssl-dev openssl myproxy-
 # shellcheck disable=SC2034 # tests/run uses it
 TEST_PACKAGES=(myproxy globus-proxy-utils procps curl shellcheck sudo bubblewrap liblcmaps0
   lcmaps-plugins-basic-{poolaccount,localaccount,bandn} lcmaps-plugins-verify-proxy lcmaps-plugins-voms
-  munge slurmctld slurmd slurm-client gridengine-{master,exec,client} msmtp-mta bsd-mailx)
+  munge slurmctld slurmd slurm-client gridengine-{master,exec,client} msmtp-mta bsd-mailx
+  nordugrid-arc-{arex,arcctl,arcctl-service,client,plugins-arcrest})
 # what the packages would ask: Grid Engine gets no cell on the host, the tests make their own
 # shellcheck disable=SC2034 # tests/run uses it
 TEST_ANSWERS=(gridengine-{common,client,exec,master}\ shared/gridengine{'config boolean false','master string localhost','cell string default'})
