@@ -95,7 +95,7 @@ class Arc:
                     stdout=told,
                     stderr=told,
                     cwd=self._directory,
-                    start_new_session=True,
+                    process_group=0,
                 )
             )
 
