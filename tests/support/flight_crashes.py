@@ -21,6 +21,8 @@ DISK_BYTES = 4_000_000
 
 TEMPLATE = """#!{python} -I
 import importlib, os, signal, sys
+if "-c" in sys.argv:  # the wrapper looks whether this is a Python of the right kind
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 from pilot.cli.main import main
 module, owner, name, when = {point!r}
 what = {what!r}

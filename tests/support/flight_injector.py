@@ -7,7 +7,9 @@ from pathlib import Path
 from tests.support.flight_rig import Rig
 
 TEMPLATE = """#!{python} -I
-import importlib, sys
+import importlib, os, sys
+if "-c" in sys.argv:  # the wrapper looks whether this is a Python of the right kind
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 from pilot.cli.main import main
 module, owner, name = {place!r}
 target = getattr(importlib.import_module(module), owner)
