@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pilot.assembly_common import usable_cores
 from pilot.config import Config
-from pilot.execution.command import argv, environment, program_to_fetch
+from pilot.execution.command import argv, environment, program_to_fetch, refuse_container
 from pilot.execution.limits import Limits, applying, stop_grace_s
 from pilot.flight import FlightPolicy
 from pilot.flight_notes import FlightPlan
@@ -52,6 +52,7 @@ def shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
 
 def flight_plan(config: Config, payload: Payload) -> FlightPlan:
     """What is to be done for a payload. Raises PayloadInvalidError, PayloadStartError."""
+    refuse_container(payload)
     endpoints = Endpoints(bases=config.staging.endpoints, default=config.staging.default_endpoint)
     program = program_to_fetch(payload)
     transfers = plan_transfers(payload, endpoints, program)

@@ -146,6 +146,8 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
         account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
     _note_account(kit, pilot, notes, credential, account)
     require(kit.policy.minimum_isolation, account.isolation)
+    if payload.secrets is not None:
+        account.deliver_secrets(payload.secrets)
     _show(kit, notes, Phase.RUNNING, "stage-in")
     with timed(notes, "stage_in_s"):
         fetched = account.stage_in(plan.fetch, kit.policy.staging_timeout_s) if plan.fetch else ()

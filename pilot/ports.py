@@ -24,6 +24,7 @@ from pilot.model import (
     PayloadCredential,
     PilotIdentity,
     Reply,
+    Secret,
     Slot,
     Status,
     StopOrder,
@@ -147,6 +148,9 @@ class Account(Protocol):
 
     def renew_proxy(self, credential: OwnerCredential) -> None:
         """Put a renewed proxy in the place of the old one, in one step. Also raises NoSpaceError."""
+
+    def deliver_secrets(self, secrets: Secret[str]) -> None:
+        """Give the payload what its owner deposited for it, in a file of mode 0600. Also raises NoSpaceError."""
 
     def start(self, command: Command) -> None:
         """Start the payload. Also raises PayloadStartError, NoSpaceError."""

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-from pilot.errors import PayloadStartError
+from pilot.errors import PayloadInvalidError, PayloadStartError
 from pilot.model import FileToFetch, Payload
 
 _PROGRAM_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
@@ -30,11 +30,22 @@ def program_to_fetch(payload: Payload) -> FileToFetch | None:
     """
     if not is_url(payload.transformation):
         return None
-    name = unquote(urlsplit(payload.transformation).path).rpartition("/")[2]
+    name = unquote(urlsplit(payload.transformation).path.rpartition("/")[2])
     if not _PROGRAM_NAME.fullmatch(name):
         message = f"cannot run payload {payload.id}: the URL of its transformation names no usable file; correct the job definition"
         raise PayloadStartError(message, reason="transformation-url")
     return FileToFetch(name=name, url=payload.transformation, executable=True)
+
+
+def refuse_container(payload: Payload) -> None:
+    """A payload that names an image is not run without it: no gateway starts images that payloads name.
+
+    Raises:
+        PayloadInvalidError: it names one.
+    """
+    if payload.container:
+        message = f"cannot run payload {payload.id}: it wants to run in the container image {payload.container[:200]!r}"
+        raise PayloadInvalidError(f"{message}, and this pilot starts no images that payloads name; submit it without", reason="container")
 
 
 def argv(payload: Payload, *, shell: bool, program: str = "") -> tuple[str, ...]:

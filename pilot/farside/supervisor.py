@@ -33,6 +33,7 @@ WALK_BUDGET_S = 0.1
 KILL_BUDGET_S = 15.0
 COURIER_GRACE_S = 5.0
 PROXY_NAME = ".x509_proxy"
+SECRETS_NAME = "panda_secrets.json"
 LOG_DESCRIPTOR = 3
 
 
@@ -245,6 +246,11 @@ class Supervisor:
         if field(request, "landlock", bool):
             self.ruleset = confinement.prepare(self.work, *lists)
         return confinement.standing(self.ruleset, f"{self.here}/farside.py")
+
+    def do_secrets(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Keep the owner's secrets for the payload, in a file of mode 0600."""
+        trees.write_private(SECRETS_NAME, field(request, "text", str).encode(), self.directory)
+        return {"path": f"{self.work}/{SECRETS_NAME}"}
 
     def do_run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Start the payload."""

@@ -38,7 +38,7 @@ from pilot.farside.protocol import (
 )
 from pilot.identity.account_link import Link, RequestRefusedError
 from pilot.isolation import Confinement, Isolation
-from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Usage
+from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Secret, Usage
 
 ANSWER_S = 10.0
 SAMPLE_S = 5.0
@@ -157,15 +157,19 @@ class FarSideAccount:
     def _broken(self, what: str, error: RequestRefusedError) -> FarSideError:
         return FarSideError(f"cannot {what} as {self._name}: {error} ({error.code})", reason=error.code)
 
+    def _deliver(self, request: str, what: str, **content: str) -> str:
+        try:
+            return self._link.ask(request, ProxyKept, ANSWER_S, **content).path
+        except RequestRefusedError as error:
+            raise (self._full(what) if error.code == "no-space" else self._broken(f"write {what}", error)) from None
+
+    def deliver_secrets(self, secrets: Secret[str]) -> None:
+        """Give the payload what its owner deposited for it; raises NoSpaceError, FarSideError."""
+        self._deliver("secrets", "the owner's secrets", text=secrets.reveal())
+
     def deliver_proxy(self, credential: OwnerCredential) -> None:
         """Give the owner's proxy to the account; raises NoSpaceError, FarSideError."""
-        try:
-            kept = self._link.ask("proxy", ProxyKept, ANSWER_S, pem=credential.pem.reveal().decode("ascii"))
-        except RequestRefusedError as error:
-            if error.code == "no-space":
-                raise self._full("the owner's proxy") from None
-            raise self._broken("write the owner's proxy", error) from None
-        self._proxy_path = kept.path
+        self._proxy_path = self._deliver("proxy", "the owner's proxy", pem=credential.pem.reveal().decode("ascii"))
         self.credential = credential
 
     def confine(self) -> None:

@@ -11,6 +11,10 @@ from pilot.errors import PayloadInvalidError
 from pilot.model import PAYLOAD_SECRETS, PAYLOAD_STDERR, PAYLOAD_STDOUT, FileToFetch, FileToStore, InputFile, OutputFile, Payload
 
 MAX_NAME_BYTES = 255
+MAX_ORDERS_BYTES = 900_000
+"""Of all inputs, or all outputs, together: the far side takes requests of at most 1 MiB."""
+ORDER_BYTES = 160
+"""What stands around name and URL of one file in such a request, checksum included."""
 RESERVED_NAMES = frozenset({PAYLOAD_STDOUT, PAYLOAD_STDERR, PAYLOAD_SECRETS})
 """Files that the far side makes in the work directory itself."""
 
@@ -58,11 +62,19 @@ def plan_transfers(payload: Payload, endpoints: Endpoints, program: FileToFetch 
         PayloadInvalidError: an unsafe or repeated name, or an unknown endpoint; nothing was moved.
     """
     _refuse_repeats(payload, program)
-    return Transfers(
-        fetch=(*(_fetch(item, endpoints) for item in payload.inputs), *((program,) if program else ())),
-        store=tuple(_store(item, endpoints) for item in payload.outputs),
-        log=_store(payload.log, endpoints) if payload.log else None,
-    )
+    fetch = (*(_fetch(item, endpoints) for item in payload.inputs), *((program,) if program else ()))
+    store = tuple(_store(item, endpoints) for item in payload.outputs)
+    _refuse_long("inputs", payload, fetch)
+    _refuse_long("outputs", payload, store)
+    return Transfers(fetch=fetch, store=store, log=_store(payload.log, endpoints) if payload.log else None)
+
+
+def _refuse_long(kind: str, payload: Payload, files: Iterable[FileToFetch | FileToStore]) -> None:
+    """All files go to the far side in one request, which has a limit."""
+    size = sum(len(file.name.encode("ascii", "backslashreplace")) + len(file.url) + ORDER_BYTES for file in files)
+    if size > MAX_ORDERS_BYTES:
+        message = f"cannot run payload {payload.id}: the list of its {kind} takes {size} bytes, at most {MAX_ORDERS_BYTES} can be handled"
+        raise PayloadInvalidError(f"{message}; split the job", reason="too-many-files")
 
 
 def safe_name(name: str, what: str = "file name") -> str:

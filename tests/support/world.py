@@ -254,6 +254,9 @@ class WorldAccount:
         self.payload_ends(None, 9)
         return self._world.survivors
 
+    def deliver_secrets(self, secrets: Secret[str]) -> None:
+        self._request("account.deliver_secrets")
+
     def tail(self, name: str, limit_bytes: int) -> bytes:
         self._request("account.tail")
         return self._world.said[-limit_bytes:] if name == "payload.stdout" else b""
