@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pilot.errors import (
-    ChecksumError,
     FarSideError,
-    InputMissingError,
     NoSpaceError,
-    OutputMissingError,
     PayloadStartError,
     PilotError,
     StageInError,
@@ -37,6 +34,7 @@ from pilot.farside.protocol import (
     clean,
 )
 from pilot.identity.account_link import Link, RequestRefusedError
+from pilot.identity.remedies import DEFAULT_REMEDY, FETCH_ERRORS, REMEDIES, STORE_ERRORS
 from pilot.isolation import Confinement, Isolation
 from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Secret, Usage
 
@@ -385,17 +383,3 @@ class FarSideAccount:
         elif done.removed:
             self._litter = f"removed {done.removed} files or objects that the payload left outside its work directory"
         return done.left
-
-
-FETCH_ERRORS: dict[str, type[PilotError]] = {"missing": InputMissingError, "checksum": ChecksumError, "no-space": NoSpaceError}
-STORE_ERRORS: dict[str, type[PilotError]] = {"missing": OutputMissingError, "unsafe": OutputMissingError, "checksum": ChecksumError}
-DEFAULT_REMEDY = "look at the storage and the network between"
-REMEDIES = {
-    "missing": "the owner must provide the file",
-    "checksum": "the copy was discarded; compare the catalogue with the storage",
-    "no-space": "free space on the worker node's scratch or use another one",
-    "refused": "the storage's administrator and the owner can settle this",
-    "untrusted": "nothing was sent; install the storage's CA and CRL or correct the URL",
-    "unsafe": "outputs must be regular files with one name",
-    "timeout": "the site can raise the staging time limit",
-}

@@ -1,4 +1,4 @@
-"""Malicious and malformed job definitions: not one gets as far as a plan."""
+"""Job definitions that nobody may run: not one gets as far as a plan."""
 
 from __future__ import annotations
 
