@@ -115,14 +115,14 @@ class Counted:
         return 2 if self.once.with_suffix(".twice").exists() else int(self.once.exists())
 
 
-def counted(rig: Rig, chance: random.Random, *, succeeds: bool) -> Counted:
-    """A payload of random shape: it may leave a daemon and, unless it has to succeed, fail."""
+def counted(rig: Rig, chance: random.Random, *, succeeds: bool, lingers: bool) -> Counted:
+    """A payload of random shape: it may leave a daemon, which it does if it has to linger, and fail unless it has to succeed."""
     counts = rig.base / "counts"
     counts.mkdir(exist_ok=True)
     counts.chmod(0o1777)
     once = counts / f"payload-{chance.getrandbits(64):x}"
     words = [f"set -C; echo once > {once} || echo twice > {once}.twice"]
-    if chance.random() < 0.5:
+    if chance.random() < 0.5 or lingers:
         words.append("sleep 600 > /dev/null 2>&1 &")
     words.append("cat words.txt > out.txt")
     words.append(f"exit {0 if succeeds else chance.choice((0, 0, 3))}")
@@ -140,7 +140,7 @@ def strike(rig: Rig, point: str, blow: str, seed: int) -> None:
         AssertionError: an outcome was lost or doubled, a payload started twice, something was left.
     """
     chance = random.Random(f"{point} {blow} {seed}")
-    payload = counted(rig, chance, succeeds=point in ("storing", "stored"))  # only what succeeds comes there
+    payload = counted(rig, chance, succeeds=point in ("storing", "stored"), lingers=point == "started")  # only what succeeds is stored
     number = rig.grid.store.submit(payload.spec)
     told = f"{point} {blow} seed {seed}"
     place = rig.place()
