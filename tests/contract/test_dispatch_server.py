@@ -133,6 +133,20 @@ def test_payload_without_owner_can_be_refused_in_a_report(client, store, pilot) 
     assert store.job(1).state == "failed"
 
 
+def test_the_dialect_is_asked_for_once(pki, pilot, server, store) -> None:
+    """With `auto` the server is asked before the first call, and never again by this pilot, whatever comes later."""
+    said: list[tuple[str, str]] = []
+    client = pki.dispatcher(server.url, pilot, api="auto", tell=lambda event, text: said.append((event, text)))
+    assert client.claim(pilot, SLOT) is None
+    store.submit(job_spec())
+    payload = client.claim(pilot, SLOT)
+    client.heartbeat(Status(payload_id=payload.id, attempt=1, phase=Phase.RUNNING))
+    assert client.state(payload.id).state == "running"
+    assert [event for event, _ in said] == ["dispatcher.dialect"]
+    assert "v1" in said[0][1]
+    client.close()
+
+
 def test_two_threads_have_two_connections(pki, pilot, store, server) -> None:
     """A heartbeat that hangs does not hold up the final report of the main thread."""
     client = pki.dispatcher(server.url, pilot, timeout_s=20)

@@ -238,6 +238,15 @@ def test_recorded_v1_bodies_are_made_byte_by_byte(name: str) -> None:
     assert request.headers["Content-Type"] == headers["Content-Type"]
 
 
+def test_the_names_are_those_of_recorded_requests() -> None:
+    """Every name of a recorded classic update is in the table, but those that the pilot has nothing to say for."""
+    unsaid = {"timestamp", "batchID", "metaData", "nEvents"}
+    known = {argument.classic for argument in UPDATE}
+    for name in ("classic_updateJob_running", "classic_updateJob_failed"):
+        _, _, _, _, body = sample_request(name)
+        assert {key for key, _ in parse_qsl((body or b"").decode(), keep_blank_values=True)} - unsaid <= known
+
+
 def test_large_v1_bodies_are_compressed() -> None:
     """A report of many files is sent gzipped, which v1 understands; a small body and a form never are."""
     stored = tuple(StoredFile(lfn=f"f{n}", guid="g", size_bytes=1, adler32="0" * 8, url="u", endpoint="E") for n in range(200))
