@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pilot import __version__
-from pilot.dispatch import dialects, replies, reports, strictjson, v1
+from pilot.dispatch import dialects, replies, reports, strictjson, v1, whoami
 from pilot.dispatch.answers import Response
 from pilot.dispatch.arguments import Arguments
 from pilot.dispatch.dialects import Dialect
@@ -145,6 +145,17 @@ class PandaDispatcher:
         request = v1.post(payload.ticket.renewal_path, {"job_id": int(payload.id), "attempt_nr": payload.attempt})
         response = self._exchange(request, self._claimer or self._credential())
         return replies.parse_renewed(v1.answer(response, self._server), payload.owner, self._server)
+
+    def seen(self) -> whoami.Seen | None:
+        """Ask who this pilot is to the server; None in the classic dialect, which cannot say.
+
+        Raises:
+            DispatcherUnreachableError, DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError.
+        """
+        credential = self._credential()
+        if self._speak(credential) is not dialects.V1:
+            return None
+        return whoami.parse(self._exchange(whoami.request(), credential), self._server)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -139,6 +139,7 @@ METHODS: Final[dict[str, Method]] = {
     "job/set_debug_mode": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("mode", _BOOL, _REQUIRED)), production=True),
     "job/set_command": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("command", _STR, _REQUIRED)), production=True),
     "system/is_alive": Method(verb="GET", arguments=(), secure=False),
+    "system/get_user_attributes": Method(verb="GET", arguments=()),
     "testbed-token/renew": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("attempt_nr", _INT, _REQUIRED))),
     "testbed-token/redeem": Method(verb="POST", arguments=(("username", _STR, _REQUIRED), ("passphrase", _STR, _REQUIRED))),
 }

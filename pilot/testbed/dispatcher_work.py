@@ -76,6 +76,7 @@ class Worker:
             "job/kill": self._kill,
             "job/set_command": self._command,
             "system/is_alive": self._alive,
+            "system/get_user_attributes": self._attributes,
             "testbed-token/renew": self._renew,
             "testbed-token/redeem": self._redeem,
         }
@@ -189,6 +190,11 @@ class Worker:
 
     def _alive(self, _arguments: dict[str, Any], _peer: Peer) -> dict[str, Any]:
         return envelope()
+
+    def _attributes(self, _arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
+        listed = peer.is_production(self.rules.production_dns)
+        data = {"user_dn_raw": peer.dn, "user_dn_clean": short_name(peer.dn), "fqans": list(peer.fqans), "is_production_user": listed}
+        return envelope(data=data)
 
     def _renew(self, arguments: dict[str, Any], peer: Peer) -> dict[str, Any]:
         try:

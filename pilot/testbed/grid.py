@@ -59,6 +59,7 @@ class Grid:
     Attributes (after entering):
         authority, voms: to issue further credentials. robot: the pilot's certificate. owners: DN to certificate.
         store: jobs. dispatcher, storage, myproxy: the servers. site_file: configuration for pilots. pilot_proxy: a proxy for them.
+        user_proxy: a proxy of the first owner, as `pilot check` wants one.
         pilot_token: file with a bearer token for them.
     """
 
@@ -86,6 +87,8 @@ class Grid:
         self.robot = self.authority.user(PILOT_DN)
         self.owners = {dn: self.authority.user(dn) for dn in self.options.owners}
         self.pilot_proxy = self.new_pilot_proxy().write(self.directory / "pilot-proxy.pem")
+        first = self.owners[self.options.owners[0]]
+        self.user_proxy = self.owner_proxy(first).write(self.directory / "owner-proxy.pem")
         self.store = Store(self.directory / "dispatcher.sqlite", binding=self.options.binding, expiry=self.options.expiry)
         self._stack.callback(self.store.close)
         self._start_servers()
@@ -186,6 +189,7 @@ class Grid:
             "ca_dir": str(self.authority.cert_dir),
             "voms_dir": str(self.authority.voms_dir),
             "pilot_proxy": str(self.pilot_proxy),
+            "owner_proxy": str(self.user_proxy),
             "pilot_token": str(self.pilot_token),
             "token_origin": f"{VO}.pilot",
             "site_config": str(self.site_file),

@@ -53,7 +53,7 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 PURE_AT_TOP = frozenset(
     {
         *("", "errors", "secret", "identities", "model", "isolation", "ports"),
-        *("config_sections", "config_fields", "config_checks", "config_yaml"),
+        *("config_sections", "config_fields", "config_checks", "config_advice", "config_yaml"),
     }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})

@@ -1,0 +1,223 @@
+"""Every check of `pilot check` fails once, as a process: with its name, its remedy, the exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilot.testbed.grid import Grid, GridOptions
+from pilot.testbed.pki import Authority
+
+NOT_SWITCHING = '#!/bin/sh\nexec "$@"\n'
+"""Stands for a gLExec that verifies nothing, changes nothing, drops nothing."""
+
+
+@dataclass
+class Site:
+    """A testbed with places that are wrong in one way each."""
+
+    grid: Grid
+    base: Path
+
+    def closed_port(self) -> int:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port: int = taken.getsockname()[1]
+        return port
+
+    def without_lists(self) -> Path:
+        place = self.base / "no-crl"
+        shutil.copytree(self.grid.authority.cert_dir, place, dirs_exist_ok=True)
+        for path in place.glob("*.r0"):
+            path.unlink()
+        return place
+
+
+
+
+    def glexec(self, mode: int, text: str = NOT_SWITCHING) -> Path:
+        path = self.base / f"glexec-{mode:o}"
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+
+def _others(base: Path) -> Path:
+    place = base / "others"
+    return Authority.create(place).cert_dir if not place.exists() else place / "certificates"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    base = tmp_path_factory.mktemp("check")
+    with Grid(base / "grid", GridOptions(myproxy="embedded")) as grid:
+        yield Site(grid, base)
+
+
+def check(site: Site, *arguments: str, before: tuple[str, ...] = (), **sets: object) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the command; exit code, results by name."""
+    values = {"pilot.proxy": site.grid.pilot_proxy, "paths.scratch": site.base, "paths.journal": site.base / "journal"}
+    values |= {name.replace("__", "."): value for name, value in sets.items()}
+    flags = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-I", "-m", "pilot", "check", "--config", str(site.grid.site_file), "--format", "json"]
+    done = subprocess.run(
+        [*before, *command, *flags, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.returncode, {entry["name"]: entry for entry in json.loads(done.stdout)["checks"]}
+
+
+GLEXEC: dict[str, object] = {"identity__switch": "required", "identity__gateway": "glexec"}
+GATEWAY_SKIPS = tuple(word for name in ("mapping", "refusal", "environment", "kill", "removal") for word in ("--skip", name))
+FAULTS: dict[str, tuple[dict[str, object], str]] = {
+    # name of the check: what is set wrongly, part of the remedy
+    "configuration": ({"identity__switch": "required"}, "if_configured"),
+    "scratch": ({"paths__scratch": "/nonexistent"}, "paths.scratch"),
+    "journal": ({"paths__journal": "/dev/null/journal"}, "paths.journal"),
+    "far-python": ({"identity__python": "/nonexistent/python3"}, "identity.python"),
+    "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),
+    "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "voms-proxy-init"),
+    "dispatcher-name": ({"dispatcher__url": "https://no-such-host.invalid"}, "dispatcher.url"),
+    "storage-directories": ({"staging__endpoints": '{TESTBED_DISK: "file:///nonexistent"}'}, "staging.endpoints"),
+}
+
+
+def failure(found: tuple[int, dict[str, dict[str, Any]]], name: str) -> str:
+    """The remedy of the only check that was done, which must have failed."""
+    code, checks = found
+    assert (code, list(checks), checks[name]["status"]) == (2, [name], "failed"), checks
+    remedy: str = checks[name]["remedy"]
+    return remedy
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_wrong_setting(site: Site, name: str) -> None:
+    """A setting that is wrong fails the check that looks at it, with a remedy."""
+    sets, remedy = FAULTS[name]
+    assert remedy in failure(check(site, "--only", name, **sets), name)
+
+
+def test_limits(site: Site) -> None:
+    """Too few open files fail the check of the limits."""
+    assert "limits.conf" in failure(check(site, "--only", "limits", before=("prlimit", "--nofile=64:64")), "limits")
+
+
+def test_revocation(site: Site) -> None:
+    """An authority without a revocation list fails where the site demands lists."""
+    assert "fetch-crl" in failure(check(site, "--only", "revocation", trust__ca_dir=site.without_lists()), "revocation")
+
+
+def test_owner_proxy(site: Site) -> None:
+    """The pilot's own proxy is refused as that of an owner."""
+    found = check(site, "--only", "owner-proxy", "--owner-proxy", str(site.grid.pilot_proxy))
+    assert "VO" in failure(found, "owner-proxy")
+
+
+def test_closed_ports(site: Site) -> None:
+    """Servers that do not listen fail the checks of the dispatcher's connection, of MyProxy, of the storage."""
+    port = site.closed_port()
+    sets = {
+        "dispatcher__url": f"https://localhost:{port}",
+        "myproxy__servers": f'["localhost:{port}"]',
+        "staging__endpoints": f'{{TESTBED_DISK: "https://localhost:{port}"}}',
+    }
+    names = ("dispatcher-connection", "clock", "dispatcher-authorisation", "myproxy", "storage")
+    code, checks = check(site, *(word for name in names for word in ("--only", name)), **sets)
+    assert (code, {name: checks[name]["status"] for name in names}) == (2, dict.fromkeys(names, "failed"))
+    assert "firewall" in checks["dispatcher-connection"]["remedy"]
+    assert all(checks[name]["remedy"] for name in names)
+
+
+def test_unknown_authority(site: Site) -> None:
+    """A dispatcher whose authority is not in the CA directory fails the check of its certificate."""
+    found = check(site, "--only", "dispatcher-certificate", trust__ca_dir=_others(site.base))
+    assert "CA directory" in failure(found, "dispatcher-certificate")
+
+
+def test_authorisation(site: Site) -> None:
+    """A dispatcher that sees the role but does not list the pilot fails the check of the authorisation; the FQANs are told."""
+    rules = site.grid.dispatcher.rules
+    listed, rules.production_dns = rules.production_dns, ()
+    try:
+        code, checks = check(site, "--only", "dispatcher-authorisation")
+    finally:
+        rules.production_dns = listed
+    assert "production_dns" in failure((code, checks), "dispatcher-authorisation")
+    assert "/testvo/Role=pilot" in checks["dispatcher-authorisation"]["found"]
+
+
+class OldClock(BaseHTTPRequestHandler):
+    """A server whose clock is wrong."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return "Sun, 01 Jan 2006 00:00:00 GMT"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        """Nobody wants to know."""
+
+
+def test_clock(site: Site) -> None:
+    """A clock that differs from the dispatcher's by more than proxies bear fails."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OldClock)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(site.grid.authority.host().write(site.base / "clock.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        found = check(site, "--only", "clock", dispatcher__url=f"https://localhost:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert "NTP" in failure(found, "clock")
+
+
+def test_gateway_without_power(site: Site) -> None:
+    """A gLExec without its set-uid bit fails the check of the program."""
+    found = check(site, "--only", "gateway", *GATEWAY_SKIPS, identity__glexec=site.glexec(0o755), **GLEXEC)
+    assert "chmod u+s" in failure(found, "gateway")
+
+
+def test_gateway_that_does_nothing(site: Site) -> None:
+    """A gLExec that lets all pass fails the checks of mapping, refusal, environment."""
+    names = ("mapping", "refusal", "environment")
+    chosen = [word for name in names for word in ("--only", name)]
+    code, checks = check(
+        site, *chosen, "--owner-proxy", str(site.grid.user_proxy), identity__glexec=site.glexec(0o755), **GLEXEC
+    )
+    assert (code, {name: checks[name]["status"] for name in names}) == (2, dict.fromkeys(names, "failed")), checks
+    assert "out of production" in checks["refusal"]["remedy"]
+    assert "preserve_env_variables" in checks["environment"]["remedy"]
+
+
+def test_good_site(site: Site) -> None:
+    """Where nothing is wrong nothing fails; what talks to servers is skipped offline."""
+    code, checks = check(site, "--owner-proxy", str(site.grid.user_proxy), "--skip", "account")
+    assert {name for name, entry in checks.items() if entry["status"] == "failed"} == set()
+    assert code in (0, 1)
+    assert {"/testvo", "/testvo/Role=pilot"} <= set(checks["dispatcher-authorisation"]["found"].replace(",", "").split())
+    _, offline = check(site, "--offline", "--only", "dispatcher", "--only", "proxy")
+    assert {entry["status"] for entry in offline.values() if entry["group"] == "dispatcher"} == {"skipped"}
+    assert offline["proxy"]["status"] == "ok"
