@@ -54,7 +54,7 @@ def test_a_full_disk_loses_nothing(rig: Rig, spec: JobSpec, code: int, words: tu
     place = rig.place()
     listing = place / "listing.json"
     before = [sys.executable, "-I", str(SMALL_DISK), str(place / "scratch"), str(size), str(rig.cast.uid), str(listing)]
-    landed = rig.start(before=before, place=place).land()
+    landed = rig.start(before=before, place=place, environment={"PILOT_SCRATCH_MB": "1"}).land()
     job = rig.job(number)
     assert [path for path in json.loads(listing.read_text()) if not path.endswith("pilot-journal")] == []
     assert job.state == ("failed" if code else "finished"), (job, landed.stderr)

@@ -158,7 +158,7 @@ def strike(rig: Rig, point: str, blow: str, seed: int) -> None:
         assert (job.state, finals, payload.starts) == ("sent", [], 0), told
         assert _expired(rig, number) == "failed", told
     else:
-        assert job.state in FINAL, (told, job)
+        assert job.state in FINAL, (told, (place / "stderr").read_text(), job)
         assert len(finals) == 1, (told, finals)
         assert payload.starts <= 1, told
     rig.grid.store.kill(number)
@@ -196,7 +196,8 @@ def _next_start(rig: Rig, place: Path, chance: random.Random, told: str) -> None
 def _on_a_small_disk(rig: Rig, point: str, place: Path, told: str) -> None:
     listing = place / "listing.json"
     before = [sys.executable, "-I", str(SMALL_DISK), str(place / "scratch"), str(DISK_BYTES), str(rig.cast.uid), str(listing)]
-    landed = rig.start(before=before, place=place, python=striking_pilot(rig, point, "DISK")).land()
+    environment = {"PILOT_SCRATCH_MB": "1"}  # less than the wrapper wants of a real scratch
+    landed = rig.start(before=before, place=place, python=striking_pilot(rig, point, "DISK"), environment=environment).land()
     assert no_traceback(landed), told
     kept = ("filler", "pilot-journal")
     assert [path for path in json.loads(listing.read_text()) if not path.endswith(kept)] == [], (told, landed.stderr)
