@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from pilot.isolation import STOPPED_AT, Threat, level_of
+from tests.support import kernel_measures
 from tests.support.capabilities import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {"shared": ("none", "off"), "confined": ("none", "landlock"), "walled": ("bwrap", "off"), "walled+": ("bwrap", "landlock")}
+UNCONDITIONAL = {"beneath": ("none", "landlock")}
 NEEDS = {"confined": ("landlock",), "walled": ("bwrap",), "walled+": ("bwrap", "landlock")}
 Probe = Callable[[str], dict[str, Any]]
 
@@ -38,7 +40,7 @@ def probe() -> Iterator[Probe]:
         if level not in seen:
             (base / level).mkdir()
             script = ROOT / "tests" / "support" / "isolation_probe.py"
-            argv = [sys.executable, str(script), str(ROOT), str(base / level), *CASES[level]]
+            argv = [sys.executable, str(script), str(ROOT), str(base / level), *{**CASES, **UNCONDITIONAL}[level]]
             environment = {"SECRET": "in-the-environment", "PATH": "/usr/bin:/bin"}
             done = subprocess.run(argv, capture_output=True, timeout=60, check=False, env=environment)
             assert done.returncode == 0, done.stderr.decode()
@@ -108,6 +110,19 @@ def test_what_a_payload_starts_with(probe: Probe, level: str) -> None:
 def test_nothing_is_left_at_any_level(probe: Probe, level: str) -> None:
     """The payload's directory is gone after the flight."""
     assert probe(level)["left"] == ["pilot"]
+
+
+def test_what_the_kernel_offers_is_in_force(probe: Probe) -> None:
+    """What the kernel was seen to offer, by a trial that shares no code with the pilot, is in force for the payload, and told."""
+    files, signals = kernel_measures.landlock()
+    offered = {"landlock-files": files, "landlock-signals": signals, "control-group": kernel_measures.control_groups()}
+    seen = probe("beneath")
+    assert seen["ended"] == [0, None], seen
+    unprivileged = {"control-group"} if os.geteuid() == 0 else set()  # the payload's account is another, to which none is delegated
+    assert set(seen["measures"]) == {name for name, there in offered.items() if there} - unprivileged
+    payload = seen["payload"]
+    assert (payload["reads_sibling"], payload["reads_file"], payload["reads_tmp"]) == (not files,) * 3
+    assert (payload["signals_pilot"], payload["signals_far_side"]) == (not signals,) * 2
 
 
 def test_a_payload_has_no_controlling_terminal(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ if sys.version_info[:2] != (3, 11):
     sys.stderr.write("pilot: cannot start: this release needs Python 3.11; set PILOT_PYTHON\\n")
     sys.exit(76)
 sys.dont_write_bytecode = True
-from pilot.cli.main import main  # noqa: E402
+from pilot.__main__ import main  # noqa: E402
 
 sys.exit(main())
 '''
