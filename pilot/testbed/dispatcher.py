@@ -17,7 +17,7 @@ from pilot.testbed.dispatcher_classic import ClassicWorker
 from pilot.testbed.dispatcher_classic_methods import CLASSIC_METHODS, PREFIX, ClassicError, read_request, write_reply
 from pilot.testbed.dispatcher_fault_kinds import call_name
 from pilot.testbed.dispatcher_faults import Faults
-from pilot.testbed.dispatcher_methods import METHODS
+from pilot.testbed.dispatcher_methods import EXTENSION, METHODS
 from pilot.testbed.dispatcher_mischief import Answer, misbehave
 from pilot.testbed.dispatcher_page import PAGE, overview, page_policy
 from pilot.testbed.dispatcher_peer import Peer, identify
@@ -152,7 +152,8 @@ class _Handler(TlsHandler):
 
     def _answer(self, verb: str, path: str, body: bytes) -> bytes:
         name = path.removeprefix(_PREFIX)
-        if not path.startswith(_PREFIX) or name not in METHODS or "v1" not in self.server.worker.rules.dialects:
+        spoken = "v1" in self.server.worker.rules.dialects or name.startswith(EXTENSION)
+        if not path.startswith(_PREFIX) or name not in METHODS or not spoken:
             raise _forbidden(path.rpartition("/")[2])
         peer = self._identify()
         given = METHODS[name].cast(parse_qs(urlsplit(self.path).query)) if verb == "GET" else self._arguments(body)

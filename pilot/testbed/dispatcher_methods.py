@@ -143,7 +143,10 @@ METHODS: Final[dict[str, Method]] = {
     "testbed-token/renew": Method(verb="POST", arguments=(("job_id", _INT, _REQUIRED), ("attempt_nr", _INT, _REQUIRED))),
     "testbed-token/redeem": Method(verb="POST", arguments=(("username", _STR, _REQUIRED), ("passphrase", _STR, _REQUIRED))),
 }
-"""Methods by path below ``/api/v1/``. The two of ``testbed-token`` are this project's extension."""
+"""Methods by path below ``/api/v1/``."""
+
+EXTENSION: Final = "testbed-token/"
+"""How the two methods of this project's token extension begin; they are there beside either dialect."""
 
 
 def kinds_of(path: str, name: str) -> Kinds:
