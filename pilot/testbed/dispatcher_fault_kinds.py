@@ -104,6 +104,8 @@ class Kind:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: Callable[[], bytes] = bytes
+    classic: bytes = b""
+    """The body in the classic dialect where it is another one."""
 
 
 def _envelope(data: object, *, success: object = True, message: str = "") -> bytes:
@@ -188,13 +190,25 @@ KINDS: Final[dict[str, Kind]] = {
         body=lambda: b'{"success": true, "message": "", "data": {"StatusCode": ' + b"9" * _DEEP + b"}}",
     ),
     # The two layers of success.
-    "database": Kind(text="StatusCode 30, the database failed", body=lambda: _envelope({"StatusCode": 30}, message="Database error")),
-    "timeout": Kind(text="StatusCode 10, the database timed out", body=lambda: _envelope({"StatusCode": 10}, message="Timed out")),
-    "role": Kind(text="the role is refused", body=lambda: _envelope(None, success=False, message="production or pilot role required")),
+    "database": Kind(
+        text="StatusCode 30, the database failed",
+        body=lambda: _envelope({"StatusCode": 30}, message="Database error"),
+        classic=b"StatusCode=30",
+    ),
+    "timeout": Kind(
+        text="StatusCode 10, the database timed out",
+        body=lambda: _envelope({"StatusCode": 10}, message="Timed out"),
+        classic=b"StatusCode=10",
+    ),
+    "role": Kind(
+        text="the role is refused",
+        body=lambda: _envelope(None, success=False, message="production or pilot role required"),
+        classic=b"StatusCode=60",
+    ),
     "insecure": Kind(
         text="no client certificate seen", body=lambda: _envelope(None, success=False, message="SSL secure connection is required")
     ),
-    "unknown-code": Kind(text="StatusCode 77", body=lambda: _envelope({"StatusCode": 77})),
-    "no-data": Kind(text="success, and nothing else", body=lambda: _envelope(None)),
+    "unknown-code": Kind(text="StatusCode 77", body=lambda: _envelope({"StatusCode": 77}), classic=b"StatusCode=77"),
+    "no-data": Kind(text="success, and nothing else", body=lambda: _envelope(None), classic=b"StatusCode=0"),
 }
-"""Kinds by name. The last group, and bodies of the one before, have the form of v1 in both dialects."""
+"""Kinds by name. Bodies of the last group but one have the form of v1 in both dialects."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from pilot.testbed.dispatcher_classic_methods import PREFIX
 from pilot.testbed.dispatcher_fault_kinds import KINDS, WORKED_FIRST, Kind, Way
 from pilot.testbed.dispatcher_faults import Fault
 
@@ -48,7 +49,8 @@ def misbehave(handler: TlsHandler, fault: Fault, answer: Callable[[], Answer]) -
 
 
 def _canned(handler: TlsHandler, _server: DispatcherServer, kind: Kind, _right: Answer) -> None:
-    handler.reply(kind.status, kind.body(), headers=dict(kind.headers))
+    body = kind.classic if kind.classic and handler.path.startswith(PREFIX) else kind.body()
+    handler.reply(kind.status, body, headers=dict(kind.headers))
 
 
 def _raw(handler: TlsHandler, _server: DispatcherServer, kind: Kind, _right: Answer) -> None:

@@ -26,6 +26,9 @@ from pilot.testbed.pki import ALICE_DN, ROBOT_DN
 from pilot.testbed.store import Store
 from tests.support.dispatch_support import PRODUCTION, SLOT, Pki, PlainHandler, job_spec
 
+UPDATE = {"v1": "update_job", "classic": "updateJob"}
+"""The method that reports, by dialect."""
+
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory):
@@ -49,17 +52,25 @@ def store(tmp_path):
     made.close()
 
 
+@pytest.fixture(params=["v1", "classic"])
+def api(request):
+    """Each test of a server runs in both dialects, unless it says which one it is about."""
+    return request.param
+
+
 @pytest.fixture
-def server(pki, store):
+def server(pki, store, api):
+    """It speaks this one dialect only, so nothing can slip through in the other."""
     with DispatcherServer(
         store, pki.host, pki.authority.cert_dir, pki.authority.voms_dir, production_dns=(ROBOT_DN,), myproxy="localhost:7512"
     ) as made:
+        made.rules.dialects = (api,)
         yield made
 
 
 @pytest.fixture
-def client(pki, pilot, server):
-    made = pki.dispatcher(server.url, pilot)
+def client(pki, pilot, server, api):
+    made = pki.dispatcher(server.url, pilot, api=api)
     yield made
     made.close()
 
@@ -133,7 +144,7 @@ def test_payload_without_owner_can_be_refused_in_a_report(client, store, pilot) 
     assert store.job(1).state == "failed"
 
 
-def test_the_dialect_is_asked_for_once(pki, pilot, server, store) -> None:
+def test_the_dialect_is_asked_for_once(pki, pilot, server, store, api) -> None:
     """With `auto` the server is asked before the first call, and never again by this pilot, whatever comes later."""
     said: list[tuple[str, str]] = []
     client = pki.dispatcher(server.url, pilot, api="auto", tell=lambda event, text: said.append((event, text)))
@@ -143,16 +154,16 @@ def test_the_dialect_is_asked_for_once(pki, pilot, server, store) -> None:
     client.heartbeat(Status(payload_id=payload.id, attempt=1, phase=Phase.RUNNING))
     assert client.state(payload.id).state == "running"
     assert [event for event, _ in said] == ["dispatcher.dialect"]
-    assert "v1" in said[0][1]
+    assert f"PanDA's {api} dialect" in said[0][1]
     client.close()
 
 
-def test_two_threads_have_two_connections(pki, pilot, store, server) -> None:
+def test_two_threads_have_two_connections(pki, pilot, store, server, api) -> None:
     """A heartbeat that hangs does not hold up the final report of the main thread."""
-    client = pki.dispatcher(server.url, pilot, timeout_s=20)
+    client = pki.dispatcher(server.url, pilot, timeout_s=20, api=api)
     store.submit(job_spec())
     payload = client.claim(pilot, SLOT)
-    fault = Fault(kind="hang", path="update_job", call=1)
+    fault = Fault(kind="hang", path=UPDATE[api], call=1)
     server.faults.add(fault)
 
     def beat() -> None:
@@ -174,6 +185,7 @@ def test_two_threads_have_two_connections(pki, pilot, store, server) -> None:
 # ------------------------------------------------------------------------------------------------- who may do what
 
 
+@pytest.mark.parametrize("api", ["v1"])
 def test_role_pilot_alone_is_refused(pki, pilot, server, client, store) -> None:
     """Without the listed DN a Role=pilot proxy is told that the server does not accept this role, for claims and reports."""
     server.rules.production_dns = ()
@@ -185,14 +197,15 @@ def test_role_pilot_alone_is_refused(pki, pilot, server, client, store) -> None:
     assert store.job(1).state == "activated"
 
 
-def test_role_production_is_accepted(pki, server, store) -> None:
+def test_role_production_is_accepted(pki, server, store, api) -> None:
     """Role=production needs no listed DN."""
     server.rules.production_dns = ()
     store.submit(job_spec())
     identity = pki.identity(pki.proxy(PRODUCTION), "production.pem", PRODUCTION)
-    assert pki.dispatcher(server.url, identity).claim(identity, SLOT) is not None
+    assert pki.dispatcher(server.url, identity, api=api).claim(identity, SLOT) is not None
 
 
+@pytest.mark.parametrize("api", ["v1"])
 def test_limited_proxy_is_refused(pki, server, store) -> None:
     """A limited proxy is refused with the reason that it is one."""
     store.submit(job_spec())
@@ -202,12 +215,12 @@ def test_limited_proxy_is_refused(pki, server, store) -> None:
     assert store.job(1).state == "activated"
 
 
-def test_foreign_proxy_is_refused_by_tls(pki, server, store, tmp_path) -> None:
+def test_foreign_proxy_is_refused_by_tls(pki, server, store, tmp_path, api) -> None:
     """A proxy of a CA that the server does not know is refused in TLS, and the message says so."""
     other = Pki.create(tmp_path / "other")
     identity = other.identity(other.proxy("/testvo/Role=pilot"))
     with pytest.raises(DispatcherRefusedError, match="refused the pilot's certificate"):
-        pki.dispatcher(server.url, identity).claim(identity, SLOT)
+        pki.dispatcher(server.url, identity, api=api).claim(identity, SLOT)
 
 
 def test_claim_switches_to_a_renewed_credential(pki, pilot, server, client, store) -> None:
@@ -263,6 +276,9 @@ def test_no_renewal_path_no_renewal(pilot, client, store) -> None:
         ("lost", DispatcherUnreachableError),
         ("error", DispatcherUnreachableError),
         ("database", DispatcherUnreachableError),
+        ("timeout", DispatcherUnreachableError),
+        ("role", DispatcherRefusedError),
+        ("unknown-code", DispatcherRefusedError),
         ("garbage", DispatcherProtocolError),
         ("redirect", DispatcherProtocolError),
     ],
@@ -287,10 +303,10 @@ def test_reply_too_large_is_not_read(kind, why, pilot, server, client) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hang", "slow"])
-def test_call_ends_at_its_deadline(kind, pki, pilot, server) -> None:
+def test_call_ends_at_its_deadline(kind, pki, pilot, server, api) -> None:
     """Neither silence nor a trickle holds a call beyond its time limit."""
     server.faults.add(Fault(kind=kind))
-    client = pki.dispatcher(server.url, pilot, timeout_s=1)
+    client = pki.dispatcher(server.url, pilot, timeout_s=1, api=api)
     started = time.monotonic()
     with pytest.raises(DispatcherUnreachableError, match="within 1 s"):
         client.claim(pilot, SLOT)
@@ -307,11 +323,11 @@ def test_silent_port_ends_at_the_deadline(pki, pilot) -> None:
         assert time.monotonic() - started < 3
 
 
-def test_lost_reply_of_a_final_report_is_safe_to_repeat(pilot, server, client, store) -> None:
+def test_lost_reply_of_a_final_report_is_safe_to_repeat(pilot, server, client, store, api) -> None:
     """If only the reply was lost, the repeated report is acknowledged and the state is right."""
     store.submit(job_spec())
     payload = client.claim(pilot, SLOT)
-    server.faults.add(Fault(kind="lost", path="update_job", call=1))
+    server.faults.add(Fault(kind="lost", path=UPDATE[api], call=1))
     outcome = finished(payload, "out.txt", payload.log.lfn)
     with pytest.raises(DispatcherUnreachableError):
         client.finish(outcome)
