@@ -2,7 +2,7 @@
 
 Sources: PanDA server 1.0.4, api/v1/pilot_api.py (`acquire_jobs`, `update_job`); PanDA server 0.8.1, jobdispatcher/JobDispatcher.py
 (`getJob`, `updateJob`). Both servers refuse a whole request for one unknown name, so nothing is ever sent that is not listed here.
-The pilot's own name for an argument is that of v1.
+The pilot's own name for an argument is that of v1. The classic form has them in this order, which is that of recorded requests.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ACQUIRE: Final = (
     Argument("site_name", "siteName", str, 128),
     # In the classic dialect a number of jobs changes the shape of the reply (JobDispatcher.getJob).
     Argument("n_jobs", "", int),
-    Argument("timeout", "timeout", int),
     Argument("prod_source_label", "prodSourceLabel", str, 64),
     Argument("node", "node", str, 128),
     Argument("memory", "mem", int),
     Argument("disk_space", "diskSpace", int),
+    Argument("timeout", "timeout", int),
     # Servers of the classic dialect learned it late; to those before it every request with it is an error.
     Argument("remaining_time", "", int),
     Argument("resource_type", "resourceType", str, 64),
@@ -47,28 +47,28 @@ UPDATE: Final = (
     Argument("job_id", "jobId", int),
     Argument("job_status", "state", str, 32),
     Argument("attempt_nr", "attemptNr", int),
-    Argument("site_name", "siteName", str, 128),
     Argument("node", "node", str, 128),
+    Argument("site_name", "siteName", str, 128),
+    Argument("job_sub_status", "jobSubStatus", str, 80),
+    Argument("trans_exit_code", "transExitCode", int),
+    Argument("pilot_error_code", "pilotErrorCode", int),
+    Argument("pilot_error_diag", "pilotErrorDiag", str, 500),
+    Argument("exe_error_code", "exeErrorCode", int),
+    Argument("exe_error_diag", "exeErrorDiag", str, 500),
+    Argument("cpu_consumption_time", "cpuConsumptionTime", int),
+    Argument("cpu_consumption_unit", "cpuConsumptionUnit", str, 128),
     Argument("pilot_id", "pilotID", str, 200),
     Argument("core_count", "coreCount", int),
-    Argument("start_time", "startTime", str, 19),
-    Argument("end_time", "endTime", str, 19),
-    Argument("job_sub_status", "jobSubStatus", str, 80),
     Argument("max_rss", "maxRSS", int),
     Argument("max_pss", "maxPSS", int),
     Argument("tot_rbytes", "totRBYTES", int),
     Argument("tot_wbytes", "totWBYTES", int),
-    Argument("cpu_consumption_time", "cpuConsumptionTime", int),
-    Argument("cpu_consumption_unit", "cpuConsumptionUnit", str, 128),
-    Argument("stdout", "stdout", str, 2048),
-    Argument("pilot_error_code", "pilotErrorCode", int),
-    Argument("pilot_error_diag", "pilotErrorDiag", str, 500),
-    Argument("trans_exit_code", "transExitCode", int),
-    Argument("exe_error_code", "exeErrorCode", int),
-    Argument("exe_error_diag", "exeErrorDiag", str, 500),
+    Argument("start_time", "startTime", str, 19),
+    Argument("end_time", "endTime", str, 19),
     Argument("pilot_timing", "pilotTiming", str, 100),
     Argument("job_metrics", "jobMetrics", str, 500),
     Argument("pilot_log", "pilotLog", str, 1024),
+    Argument("stdout", "stdout", str, 2048),
     Argument("job_output_report", "xml", str),
 )
 """Of heartbeats and final reports."""

@@ -22,7 +22,8 @@ from pilot.errors import (
     PayloadInvalidError,
     PilotError,
 )
-from pilot.model import FinalState, KnownState, Order, Outcome, Reply, Slot, StoredFile
+from pilot.model import FinalState, KnownState, Order, Outcome, Phase, Reply, Slot, Status, StoredFile, Usage
+from tests.support.classic_samples import classic_request
 from tests.support.dispatch_support import SAMPLES, sample, sample_request
 
 SERVER = "panda.example:25443"
@@ -203,29 +204,62 @@ def test_a_classic_job_that_cannot_be_run_is_reportable() -> None:
 # --------------------------------------------------------------------------------------------------- recorded requests
 
 
-def _known_form(name: str, table: tuple[arguments.Argument, ...]) -> dict[str, str]:
-    _, _, _, _, body = sample_request(name)
+def _said(name: str, table: tuple[arguments.Argument, ...]) -> list[tuple[str, str]]:
+    """Names and values of a recorded form, in order, as far as the pilot says such things."""
+    _, _, _, body = classic_request(name)
     known = {argument.classic for argument in table if argument.classic}
-    return {key: value for key, value in parse_qsl((body or b"").decode(), keep_blank_values=True) if key in known}
+    return [(key, value) for key, value in parse_qsl((body or b"").decode(), keep_blank_values=True) if key in known]
 
 
-@pytest.mark.parametrize("name", ["classic_getJob_ok_user_json", "classic_getJob_nojob"])
+def _fields(body: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+
+
+@pytest.mark.parametrize("name", ["classic_getJob_ok_managed", "classic_getJob_ok_user_json", "classic_getJob_nojob"])
 def test_recorded_questions_can_be_made(name: str) -> None:
-    """A recorded `getJob`, as far as the pilot says such things, is made again from its own names, byte by byte."""
-    form = _known_form(name, ACQUIRE)
-    request = classic.acquire(arguments.from_classic(ACQUIRE, form))
-    assert dict(parse_qsl(request.body.decode(), keep_blank_values=True)) == form
-    assert (request.verb, request.path) == ("POST", "/server/panda/getJob")
+    """A recorded `getJob` comes out of the pilot's own names again: the same fields and values in the same order, once decoded."""
+    said = _said(name, ACQUIRE)
+    request = classic.acquire(arguments.from_classic(ACQUIRE, dict(said)))
+    assert _fields(request.body) == said != []
+    assert (request.verb, request.path) == ("POST", classic_request(name)[1])
     assert request.headers == {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-@pytest.mark.parametrize("name", ["classic_updateJob_running", "classic_updateJob_running_json", "classic_updateJob_killed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classic_updateJob_running",
+        "classic_updateJob_running_json",
+        "classic_updateJob_killed",
+        "classic_updateJob_bad_attempt",
+        "classic_updateJob_failed",
+        "classic_updateJob_finished",
+    ],
+)
 def test_recorded_updates_can_be_made(name: str) -> None:
-    """So is a recorded `updateJob`."""
-    form = _known_form(name, UPDATE)
-    request = classic.update(arguments.from_classic(UPDATE, form))
-    assert dict(parse_qsl(request.body.decode(), keep_blank_values=True)) == form
-    assert request.path == "/server/panda/updateJob"
+    """So does a recorded `updateJob`; the report of files, which one recording has first and another last, comes last."""
+    said = sorted(_said(name, UPDATE), key=lambda pair: pair[0] == "xml")
+    request = classic.update(arguments.from_classic(UPDATE, dict(said)))
+    assert _fields(request.body) == said != []
+    assert (request.verb, request.path) == ("POST", classic_request(name)[1])
+
+
+def test_a_recorded_heartbeat_is_what_the_pilot_says() -> None:
+    """The recorded heartbeat is made from a status and its sender, field by field, with nothing added."""
+    sender = Sender(site_name="LAB_QUEUE", node="wn2.lab", pilot_id="x", cores=1)
+    told = Status(payload_id="2", attempt=1, phase=Phase.RUNNING, stage="running", usage=Usage(cpu_s=1.0))
+    body = classic.update(reports.heartbeat_arguments(told, sender)).body
+    assert _fields(body) == _said("classic_updateJob_running", UPDATE)
+
+
+def test_a_recorded_report_of_files_is_what_the_pilot_says() -> None:
+    """The recorded report has the pilot's form, to which it adds the endpoint."""
+    recorded = json.loads(dict(_said("classic_updateJob_finished", UPDATE))["xml"])
+    stored = tuple(
+        StoredFile(lfn=lfn, guid=file["guid"], size_bytes=file["fsize"], adler32=file["adler32"], url=file["surl"], endpoint="E")
+        for lfn, file in recorded.items()
+    )
+    assert json.loads(reports.output_report(stored)) == {lfn: file | {"endpoint": "E"} for lfn, file in recorded.items()}
 
 
 @pytest.mark.parametrize("name", ["v1_update_job_bad_attempt", "v1_update_job_after_kill", "v1_acquire_nojob_managed"])
@@ -242,9 +276,9 @@ def test_the_names_are_those_of_recorded_requests() -> None:
     """Every name of a recorded classic update is in the table, but those that the pilot has nothing to say for."""
     unsaid = {"timestamp", "batchID", "metaData", "nEvents"}
     known = {argument.classic for argument in UPDATE}
-    for name in ("classic_updateJob_running", "classic_updateJob_failed"):
-        _, _, _, _, body = sample_request(name)
-        assert {key for key, _ in parse_qsl((body or b"").decode(), keep_blank_values=True)} - unsaid <= known
+    for name in ("classic_updateJob_running", "classic_updateJob_failed", "classic_updateJob_finished"):
+        _, _, _, body = classic_request(name)
+        assert {key for key, _ in _fields(body or b"")} - unsaid <= known
 
 
 def test_large_v1_bodies_are_compressed() -> None:
