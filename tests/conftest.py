@@ -16,11 +16,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--long"):
-        return
     for item in items:
         if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="a long battery; give --long"))
+            skipped = pytest.mark.skip(reason="a long battery; give --long")
+            item.add_marker(pytest.mark.timeout(7200) if config.getoption("--long") else skipped)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

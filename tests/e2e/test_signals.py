@@ -138,16 +138,18 @@ def test_other_signals_have_codes_of_their_own(rig: Rig, number: signal.Signals)
 
 def test_usr1_drains(rig: Rig) -> None:
     """Told to drain, the pilot finishes the payload that runs, asks for no other although there is one, and ends well."""
-    bell, gate = rig.bell(), rig.base / "drain-gate"
+    bell, gate = rig.bell(), rig.bells / "drain-gate"
     os.mkfifo(gate, 0o666)
     gate.chmod(0o666)
+    opener = os.open(gate, os.O_RDWR)  # opened both ways, so that neither side waits for the other
     running = rig.grid.store.submit(shell(f"echo up > {bell.path}; read go < {gate}"))
     waiting = rig.grid.store.submit(shell("true"))
     flying = rig.start(sets={"lifetime.max_payloads": 5})
     assert bell.wait()
     flying.stop(signal.SIGUSR1)
-    gate.write_text("go\n")
+    os.write(opener, b"go\n")
     landed = flying.land(30)
+    os.close(opener)
     assert (landed.code, landed.result["reason"], landed.left, landed.journal) == (0, "drained", [], []), landed.stderr
     assert (rig.job(running).state, rig.job(waiting).state) == ("finished", "activated")
 
