@@ -16,13 +16,12 @@ from pathlib import Path
 from pilot import recovery, telling
 from pilot.assembly_common import admit_options, journal_directory, proxy_path, scratch_directory
 from pilot.assembly_credentials import credential_sources
-from pilot.assembly_dispatch import dispatcher_options, heartbeat_rhythm
+from pilot.assembly_dispatch import dispatcher_address, dispatcher_client, heartbeat_rhythm
 from pilot.assembly_flight import current_slot, flight_plan, flight_policy, payload_environment, shift_policy
 from pilot.assembly_identity import gateway_for
 from pilot.config import Config
 from pilot.credentials.admit import admit
 from pilot.credentials.renewal import RenewingProxy
-from pilot.dispatch.https import PandaDispatcher
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
@@ -34,9 +33,6 @@ from pilot.ports import Dispatcher
 from pilot.rundir import RunDirectory, fresh_name
 from pilot.shift import Shift, ShiftResult
 from pilot.watch import SelectorWatch
-
-DISPATCHERS = {"panda": PandaDispatcher}
-"""`dispatcher.kind` to its client."""
 
 
 def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResult:
@@ -69,9 +65,9 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         telling.journal(teller, journal.path, inside=journal.in_scratch)
         record = stack.enter_context(Run(journal.path, run_path))  # before there is anything to be left behind
         run = stack.enter_context(RunDirectory(run_path))
-        spool = Spool(journal.path, dispatcher=config.dispatcher.url, run=record)
+        spool = Spool(journal.path, dispatcher=dispatcher_address(config), run=record)
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: proxy.current().credential)
+        dispatcher = dispatcher_client(config, environ, teller, lambda: proxy.current().credential)
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
@@ -130,9 +126,9 @@ def recover(config: Config, environ: Mapping[str, str], directory: str = "") -> 
         watch = stack.enter_context(SelectorWatch())
         pilot = admit(proxy_path(config, environ), admit_options(config), datetime.now(UTC))
         journal = Path(directory).absolute() if directory else journal_directory(config, environ, scratch).path
-        spool = Spool(journal, dispatcher=config.dispatcher.url)
+        spool = Spool(journal, dispatcher=dispatcher_address(config))
         stack.callback(spool.close)
-        dispatcher = DISPATCHERS[config.dispatcher.kind](dispatcher_options(config, environ, teller), lambda: pilot.credential)
+        dispatcher = dispatcher_client(config, environ, teller, lambda: pilot.credential)
         stack.callback(dispatcher.close)
         telling.closed(teller, close_left_open(journal))
         return _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s)

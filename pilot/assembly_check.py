@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 from pilot import assembly_check_gateway as gateway
 from pilot.assembly_check_subject import Subject, owner_needed
@@ -102,6 +103,27 @@ def _lists(subject: Subject) -> Result:
 # --------------------------------------------------------------------------------------------------------- servers
 
 
+def _server(look: Callable[[Subject], Result]) -> Callable[[Subject], Result]:
+    """A check of a dispatcher that is a server."""
+
+    def looked(subject: Subject) -> Result:
+        if subject.config.dispatcher.kind == "directory":
+            return skipped("the dispatcher is a directory")
+        return look(subject)
+
+    return looked
+
+
+def _directory(subject: Subject) -> Result:
+    from pilot.dispatch.shared_files import check_directory
+
+    directory = subject.config.dispatcher.directory
+    if not directory:
+        return skipped("the dispatcher is a server")
+    check_directory(Path(directory))
+    return ok(f"{directory} can be used")
+
+
 def _dns(subject: Subject) -> Result:
     from pilot.selfcheck import network
 
@@ -193,11 +215,12 @@ CHECKS: tuple[Entry, ...] = (
     Entry("revocation", "trust", "are revocation lists current?", _lists, limit_s=60),
     Entry("proxy", "credentials", "is the pilot's proxy good, with its role?", _proxy, preflight=True),
     Entry("owner-proxy", "credentials", "is the given owner's proxy good?", _owner),
-    Entry("dispatcher-name", "dispatcher", "does its name have an address?", _dns, online=True),
-    Entry("dispatcher-connection", "dispatcher", "does it accept connections?", _tcp, limit_s=15, online=True),
-    Entry("dispatcher-certificate", "dispatcher", "does it prove who it is?", _tls, limit_s=20, online=True),
-    Entry("clock", "dispatcher", "do the clocks agree?", _clock, limit_s=20, online=True),
-    Entry("dispatcher-authorisation", "dispatcher", "what does it see of the pilot?", _dispatcher, limit_s=45, online=True),
+    Entry("dispatcher-directory", "dispatcher", "is its directory open to us, and closed to others?", _directory, limit_s=20),
+    Entry("dispatcher-name", "dispatcher", "does its name have an address?", _server(_dns), online=True),
+    Entry("dispatcher-connection", "dispatcher", "does it accept connections?", _server(_tcp), limit_s=15, online=True),
+    Entry("dispatcher-certificate", "dispatcher", "does it prove who it is?", _server(_tls), limit_s=20, online=True),
+    Entry("clock", "dispatcher", "do the clocks agree?", _server(_clock), limit_s=20, online=True),
+    Entry("dispatcher-authorisation", "dispatcher", "what does it see of the pilot?", _server(_dispatcher), limit_s=45, online=True),
     Entry("myproxy", "myproxy", "do the MyProxy servers prove who they are?", _myproxy, limit_s=60, online=True),
     Entry("storage", "storage", "do storage servers prove who they are?", _storage, limit_s=60, online=True),
     Entry("storage-directories", "storage", "are storage directories there?", _storage_directories, limit_s=20),

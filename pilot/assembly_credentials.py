@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pilot.assembly_common import grid_trust
+from pilot.assembly_dispatch import AnyDispatcher
 from pilot.config import Config
 from pilot.credentials.files import read_private_file
 from pilot.credentials.owner import OwnerOptions, accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
-from pilot.dispatch.https import PandaDispatcher
 from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits as MyProxyLimits
@@ -21,7 +21,7 @@ from pilot.sources import ByLabelSource, FileSource, NoneSource
 from pilot.watch import SelectorWatch
 
 
-def credential_sources(config: Config, dispatcher: PandaDispatcher, watch: SelectorWatch) -> CredentialSource:
+def credential_sources(config: Config, dispatcher: AnyDispatcher, watch: SelectorWatch) -> CredentialSource:
     """The credential source of each class of payload."""
 
     def renew_token(payload: Payload) -> MyProxyTicket | None:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pilot.assembly_common import endpoint_trust, usable_cores
 from pilot.config import Config
-from pilot.dispatch.https import PandaOptions
+from pilot.dispatch.directory import DirectoryDispatcher, DirectoryOptions
+from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.dispatch.reports import Match, Sender
 from pilot.heartbeat import Rhythm
 from pilot.log import Teller
+from pilot.model import PilotCredential
 from pilot.slot.detect import batch_id
+
+AnyDispatcher = PandaDispatcher | DirectoryDispatcher
+
+
+def dispatcher_client(
+    config: Config, environ: Mapping[str, str], teller: Teller, credential: Callable[[], PilotCredential]
+) -> AnyDispatcher:
+    """The client of the configured kind.
+
+    Args:
+        credential: gives the pilot's proxy at this moment; called from each thread.
+    """
+    if config.dispatcher.kind == "directory":
+        options = DirectoryOptions(directory=config.dispatcher.directory, sender=_sender(config, environ), tell=_telling(teller))
+        return DirectoryDispatcher(options)
+    return PandaDispatcher(dispatcher_options(config, environ, teller), credential)
+
+
+def dispatcher_address(config: Config) -> str:
+    """By what the journal tells dispatchers apart."""
+    section = config.dispatcher
+    return f"directory:{section.directory}" if section.kind == "directory" else section.url
+
+
+def _sender(config: Config, environ: Mapping[str, str]) -> Sender:
+    return Sender(site_name=config.site.queue, node=os.uname().nodename, pilot_id=batch_id(environ), cores=usable_cores())
+
+
+def _telling(teller: Teller) -> Callable[[str, str], None]:
+    """Told outside of any flight's log, since it may come from the heartbeat thread of a later one."""
+    return lambda event, text: teller.say(event, text, flight=False)
 
 
 def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Teller) -> PandaOptions:
@@ -24,9 +57,9 @@ def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Telle
             label=config.dispatcher.label, resource_type=config.dispatcher.resource_type, proxy_key=config.dispatcher.ask_proxy_key
         ),
         timeout_s=config.dispatcher.timeout_s,
-        sender=Sender(site_name=config.site.queue, node=os.uname().nodename, pilot_id=batch_id(environ), cores=usable_cores()),
+        sender=_sender(config, environ),
         switch=config.identity.switch,
-        tell=lambda event, text: teller.say(event, text, flight=False),
+        tell=_telling(teller),
     )
 
 

@@ -37,6 +37,21 @@ def _conflict(fields: str, sentence: str) -> Conflict:
 
 
 def _dispatcher(config: Config) -> Iterator[Conflict]:
+    kind, url, directory = config.dispatcher.kind, config.dispatcher.url, config.dispatcher.directory
+    if kind == "panda" and not url:
+        yield _conflict(
+            "dispatcher.url",
+            "dispatcher.kind panda needs dispatcher.url; set it in the site's YAML or as PILOT_DISPATCHER__URL",
+        )
+    if kind == "directory" and (url or not directory):
+        yield _conflict(
+            "dispatcher.kind dispatcher.url dispatcher.directory",
+            "dispatcher.kind directory needs dispatcher.directory, and has no use for dispatcher.url; set the one, remove the other",
+        )
+    if kind == "panda" and directory:
+        yield _conflict(
+            "dispatcher.kind dispatcher.directory", "dispatcher.directory is set but dispatcher.kind is panda; remove one of them"
+        )
     if config.dispatcher.lease_s <= config.dispatcher.heartbeat_s:
         yield _conflict(
             "dispatcher.lease_s dispatcher.heartbeat_s",
@@ -160,7 +175,7 @@ def _isolation(config: Config) -> Iterator[Conflict]:
 
 def _exposed(config: Config) -> Iterator[Conflict]:
     """Files of the pilot's within what payloads may reach."""
-    for name in ("paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file"):
+    for name in ("paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file", "dispatcher.directory"):
         section, _, field = name.partition(".")
         path = getattr(getattr(config, section), field)
         for list_name, places in (("payload.readable", config.payload.readable), ("payload.writable", config.payload.writable)):

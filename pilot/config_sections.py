@@ -10,67 +10,30 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-_END = r"(?![\s\S])"
-"""End of the text in Python's and in JSON Schema's regular expressions alike (`$` lets a newline pass)."""
+from pilot.config_types import DN as _DN
+from pilot.config_types import HOST as _HOST
+from pilot.config_types import NAME as _NAME
+from pilot.config_types import PORT as _PORT
+from pilot.config_types import (
+    TEN_YEARS_S,
+    AbsolutePath,
+    AccountName,
+    DnPattern,
+    EndpointUrl,
+    Fqan,
+    HostName,
+    HostPort,
+    Name,
+    VariableName,
+    VariableValue,
+)
+from pilot.config_types import URL_PATH as _URL_PATH
+from pilot.config_types import number as _number
+from pilot.config_types import optional_path as _optional_path
+from pilot.config_types import path as _path
+from pilot.config_types import seconds as _seconds
+from pilot.config_types import text as _text
 
-TEN_YEARS_S = 315_360_000
-
-
-def _seconds(lowest: int, highest: int, description: str) -> Meta:
-    return Meta(ge=lowest, le=highest, description=description, extra={"unit": "s"})
-
-
-def _number(lowest: int, highest: int, unit: str, description: str) -> Meta:
-    return Meta(ge=lowest, le=highest, description=description, extra={"unit": unit})
-
-
-def _text(pattern: str, form: str, description: str, longest: int = 1024) -> Meta:
-    return Meta(pattern=f"^(?:{pattern}){_END}", max_length=longest, description=description, extra={"form": form})
-
-
-def _path(description: str) -> Meta:
-    return _text(r"/[^\x00-\x1f\x7f]*", "an absolute path", description, 4096)
-
-
-def _optional_path(description: str) -> Meta:
-    return _text(r"(?:/[^\x00-\x1f\x7f]*)?", "an absolute path, or empty", description, 4096)
-
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
-_PORT = r"[1-9][0-9]{0,4}"
-_URL_PATH = r"(?:/[A-Za-z0-9._~%+:=,-]*)*"
-_DN = r"(?:/[A-Za-z0-9.]+=[^\x00-\x1f\x7f]+)?"
-_LINE = r"[^\x00-\x1f\x7f]*"
-
-Name = Annotated[str, Meta(pattern=f"^{_NAME}{_END}", max_length=255, extra={"form": "a name of letters, digits, '.', '_', '-'"})]
-Fqan = Annotated[
-    str,
-    Meta(
-        pattern=rf"^(?:/[A-Za-z0-9._-]+)+(?:/Role=[A-Za-z0-9._-]+)?{_END}",
-        max_length=255,
-        extra={"form": "a VOMS attribute such as /vo/group/Role=pilot"},
-    ),
-]
-HostPort = Annotated[str, Meta(pattern=f"^{_HOST}:{_PORT}{_END}", max_length=262, extra={"form": "host:port"})]
-HostName = Annotated[str, Meta(pattern=rf"^{_HOST}{_END}", max_length=255, extra={"form": "a host name"})]
-EndpointUrl = Annotated[
-    str,
-    Meta(
-        pattern=f"^(?:https://{_HOST}(?::{_PORT})?{_URL_PATH}|file:///[^\\x00-\\x1f\\x7f]*){_END}",
-        max_length=2048,
-        extra={"form": "an https://host[:port]/path or file:///path URL without user, query or fragment"},
-    ),
-]
-DnPattern = Annotated[
-    str, Meta(pattern=rf"^(?:/|\*)[^\x00-\x1f\x7f]*{_END}", max_length=1024, extra={"form": "a DN such as /DC=org/CN=*, or *"})
-]
-AccountName = Annotated[
-    str, Meta(pattern=rf"^[A-Za-z_][A-Za-z0-9_.-]*{_END}", max_length=32, extra={"form": "the name of a local account"})
-]
-VariableName = Annotated[str, Meta(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{_END}", max_length=255, extra={"form": "a variable name"})]
-VariableValue = Annotated[str, Meta(pattern=f"^{_LINE}{_END}", max_length=4096, extra={"form": "text of one line"})]
-AbsolutePath = Annotated[str, Meta(pattern=rf"^/[^\x00-\x1f\x7f:]*{_END}", max_length=1024, extra={"form": "an absolute path"})]
 Source = Literal["myproxy", "file", "none"]
 Trust = Literal["grid", "system"]
 
@@ -92,13 +55,17 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     url: Annotated[
         str,
         _text(
-            f"https://{_HOST}(?::{_PORT})?{_URL_PATH}",
+            f"(?:https://{_HOST}(?::{_PORT})?{_URL_PATH})?",
             "an https://host[:port] URL without user, query or fragment",
-            "Address of the dispatcher; the protocol's own path (for example /api/v1) is added by the pilot.",
+            "Address of the dispatcher, for kind `panda`; the protocol's own path (for example /api/v1) is added by the pilot.",
             2048,
         ),
-    ]
-    kind: Annotated[Literal["panda"], Meta(description="Protocol of the dispatcher.")] = "panda"
+    ] = ""
+    kind: Annotated[
+        Literal["panda", "directory"],
+        Meta(description="Protocol of the dispatcher: `panda`, a server; `directory`, job specifications and reports as files."),
+    ] = "panda"
+    directory: Annotated[str, _optional_path("For kind `directory`: the access point, where Harvester or another feeder puts jobs.")] = ""
     api: Annotated[
         Literal["auto", "v1", "classic"],
         Meta(

@@ -29,7 +29,9 @@ EFFECTS = (
     "credentials.owner",
     "credentials.renewal",
     "dispatch.connection",
+    "dispatch.directory",
     "dispatch.https",
+    "dispatch.shared_files",
     "dispatch.troubles",
     "myproxy.channel",
     "myproxy.client",
@@ -53,7 +55,7 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 PURE_AT_TOP = frozenset(
     {
         *("", "errors", "secret", "identities", "model", "isolation", "ports"),
-        *("config_sections", "config_fields", "config_checks", "config_advice", "config_yaml"),
+        *("config_sections", "config_types", "config_fields", "config_checks", "config_advice", "config_yaml"),
     }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})
