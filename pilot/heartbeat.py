@@ -68,6 +68,8 @@ class Heartbeat:
         self._lost = False
         self._over = ("", 0)
         self._tail = ""
+        self._defined = False
+        """The job definition asks for debugging, and no reply has said anything about it yet."""
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -80,7 +82,7 @@ class Heartbeat:
         """Set what is told from now on; a new phase is told at once.
 
         Args:
-            debug: somebody watches this payload from its start; from the first reply on the dispatcher decides.
+            debug: the job definition says that somebody watches this payload, until a reply speaks of debugging.
         """
         with self._changed:
             if (status.payload_id, status.attempt) == self._over:
@@ -90,7 +92,7 @@ class Heartbeat:
             if self._status is None or self._status.payload_id != status.payload_id:
                 # Its claim was answered just now.
                 self._contact, self._failures, self._lost = time.monotonic(), 0, False
-                self._tail = PAYLOAD_STDOUT if debug else ""
+                self._tail, self._defined = PAYLOAD_STDOUT if debug else "", debug
             self._status = status
             self._changed.notify()
         if self._thread is None:
@@ -139,8 +141,7 @@ class Heartbeat:
         with self._changed:
             if self._is_current(status):
                 self._contact, self._failures = time.monotonic(), 0
-                # Servers repeat `debug` in each reply as long as somebody debugs; they never say that it is over.
-                debug = Order.DEBUG in reply.orders and Order.DEBUG_OFF not in reply.orders
+                debug = self._debugged(reply)
                 self._tail = reply.tail or (PAYLOAD_STDOUT if debug else "")
                 self._schedule(self._rhythm.debug_s if debug else self._rhythm.interval_s)
                 if not _SILENCING.isdisjoint(reply.orders):
@@ -165,6 +166,16 @@ class Heartbeat:
         if lost:
             self._on_trouble(f"no heartbeat was answered for {self._rhythm.lease_s:g} s (dispatcher.lease_s): the payload is stopped")
             self._orders.give(status.payload_id, Order.CONTACT_LOST)
+
+    def _debugged(self, reply: Reply) -> bool:
+        """True while somebody debugs.
+
+        PanDA servers repeat `debug` in each reply, also for a job whose definition has it, and never say that it is over. Of a server
+        that says it in the definition alone the definition holds until `debugoff`.
+        """
+        said = Order.DEBUG in reply.orders and Order.DEBUG_OFF not in reply.orders
+        self._defined = self._defined and _MODES.isdisjoint(reply.orders)
+        return said or self._defined
 
     def _is_current(self, status: Status) -> bool:
         """The answer may come late, when another payload, or none, is told of."""

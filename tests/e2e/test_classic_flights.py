@@ -52,12 +52,14 @@ def test_one_pilot_flies_several_payloads(rig: Rig) -> None:
     assert "classic dialect" in dialects[0]
 
 
-def test_a_kill_order_is_obeyed(rig: Rig) -> None:
-    """`tobekilled` ends the payload; the same word in answer to the final report does not hold it back."""
-    bell = rig.bell()
-    number = rig.grid.store.submit(shell(f"echo up > {bell.path}; exec sleep 600"))
-    flying = rig.start(sets={"dispatcher.api": "classic"})
-    assert bell.wait()
+def test_a_kill_order_reaches_a_debugged_payload(rig: Rig) -> None:
+    """A definition with `debug` brings frequent heartbeats with the payload's output, and in their replies the kill order; the
+    same word in answer to the final report does not hold it back."""
+    number = rig.grid.store.submit(shell("echo watched; exec sleep 600", override={"debug": "True"}))
+    flying = rig.start(sets={"dispatcher.api": "classic", "dispatcher.heartbeat_s": 600, "dispatcher.debug_heartbeat_s": 1})
+    seen = rig.grid.store.wait_for(lambda jobs: any(job.id == number and job.arguments.get("stdout") for job in jobs), 30)
+    assert seen, rig.job(number)
+    assert rig.job(number).arguments["stdout"] == "watched\n"
     assert rig.grid.store.kill(number)
     landed = flying.land()
     job = rig.job(number)

@@ -98,6 +98,52 @@ def test_a_payload_can_be_debugged_from_its_start(listener: Listener) -> None:
     heartbeat.close()
 
 
+@pytest.mark.parametrize("end", [(Order.DEBUG_OFF,), (Order.DEBUG, Order.DEBUG_OFF)], ids=["off", "both"])
+def test_debugging_by_definition_lasts_until_it_is_said_to_end(listener: Listener, end: tuple[Order, ...]) -> None:
+    """Replies that say nothing of debugging leave it on: heartbeats stay frequent and carry the output; `debugoff` ends it."""
+    listener.answers = [Reply(), Reply(tail="payload.stderr"), Reply(), Reply(orders=end), Reply()]
+    listener.hang.clear()
+    heartbeat = listener.heartbeat(3600.0, debug_s=0.01)
+    heartbeat.show(status(), debug=True)
+    listener.next()
+    heartbeat.update(stdout="the end")
+    listener.hang.set()
+    assert [listener.next().stdout for _ in range(3)] == ["the end"] * 3
+    assert listener.nothing()
+    assert heartbeat.wanted == ""
+    heartbeat.show(status(Phase.RUNNING))
+    listener.next()
+    assert listener.nothing()
+    heartbeat.close()
+
+
+def test_replies_that_speak_of_debugging_overrule_the_definition(listener: Listener) -> None:
+    """A server that repeats `debug` ends it by not repeating it, also where the definition had it."""
+    listener.answers = [Reply(orders=(Order.DEBUG,)), Reply()]
+    heartbeat = listener.heartbeat(3600.0, debug_s=0.01)
+    heartbeat.show(status(), debug=True)
+    listener.next()
+    listener.next()
+    assert listener.nothing()
+    assert heartbeat.wanted == ""
+    heartbeat.close()
+
+
+def test_the_next_payload_is_not_debugged(listener: Listener) -> None:
+    """Debugging ends with the payload whose definition asked for it."""
+    heartbeat = listener.heartbeat(3600.0, debug_s=0.01)
+    heartbeat.show(status(), debug=True)
+    listener.next()
+    listener.next()
+    heartbeat.silence()
+    heartbeat.show(status(payload_id="2"))
+    while listener.next().payload_id != "2":
+        pass
+    assert listener.nothing()
+    assert heartbeat.wanted == ""
+    heartbeat.close()
+
+
 def test_a_wished_tail_is_wanted_and_told(listener: Listener) -> None:
     """A wish for a file is seen by the flight; what it puts there goes out with the next heartbeat."""
     listener.answers = [Reply(tail="payload.stderr")]
