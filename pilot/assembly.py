@@ -17,8 +17,9 @@ from pilot import recovery, telling
 from pilot.assembly_common import admit_options, journal_directory, proxy_path, scratch_directory
 from pilot.assembly_credentials import credential_sources
 from pilot.assembly_dispatch import dispatcher_address, dispatcher_client, heartbeat_rhythm
-from pilot.assembly_flight import current_slot, flight_plan, flight_policy, payload_environment, shift_policy
+from pilot.assembly_flight import flight_plan, flight_policy, payload_environment, shift_policy
 from pilot.assembly_identity import gateway_for
+from pilot.assembly_slot import CurrentSlot, probe_options
 from pilot.config import Config
 from pilot.credentials.admit import admit
 from pilot.credentials.renewal import RenewingProxy
@@ -32,6 +33,7 @@ from pilot.log import Teller, quiet_libraries
 from pilot.ports import Dispatcher
 from pilot.rundir import RunDirectory, fresh_name
 from pilot.shift import Shift, ShiftResult
+from pilot.slot.probe import SlotProbe
 from pilot.watch import SelectorWatch
 
 
@@ -60,6 +62,8 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         proxy = RenewingProxy(proxy_path(config, environ), admit_options(config), lambda: datetime.now(UTC), kept)
         pilot = proxy.current()
         telling.admitted(teller, pilot)
+        ends_at = started + config.lifetime.lifetime_s
+        slot = CurrentSlot(config, SlotProbe(probe_options(config, environ)), scratch, ends_at, teller)
         run_path = (Path(run_dir) if run_dir else fresh_name(scratch)).absolute()
         journal = journal_directory(config, environ, scratch)
         telling.journal(teller, journal.path, inside=journal.in_scratch)
@@ -88,11 +92,10 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             watch=watch,
             teller=teller,
             policy=flight_policy(config, journal_in_scratch=journal.in_scratch),
-            plan=lambda payload: flight_plan(config, payload),
+            plan=lambda payload: flight_plan(config, payload, slot.left_s()),
             environment=lambda payload, account: payload_environment(config, payload, account),
         )
-        ends_at = started + config.lifetime.lifetime_s
-        return Shift(kit, watch, shift_policy(config, ends_at), lambda: current_slot(config, scratch, ends_at), proxy.current).work()
+        return Shift(kit, watch, shift_policy(config, ends_at), slot.offer, proxy.current, left_s=slot.left_s).work()
 
 
 def _finish_earlier(

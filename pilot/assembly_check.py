@@ -63,6 +63,33 @@ def _journal(subject: Subject) -> Result:
     return machine.journal(str(place.path), ends_with_slot=place.in_scratch)
 
 
+def _slot(subject: Subject) -> Result:
+    from pilot.assembly_slot import probe_options, slot_text, slot_troubles
+    from pilot.slot.probe import SlotProbe
+
+    facts = SlotProbe(probe_options(subject.config, subject.environ)).facts()
+    troubles, text = slot_troubles(facts), slot_text(facts, time.time())
+    if troubles:
+        return warning(f"{text}; {'; '.join(troubles)}", "correct what the site publishes, or set slot.wall_s and payload.memory_mb")
+    return ok(text)
+
+
+def _deadline(subject: Subject) -> Result:
+    from pilot.assembly_slot import probe_options
+    from pilot.slot.facts import smallest
+    from pilot.slot.probe import SlotProbe
+
+    section = subject.config.slot
+    end = smallest(SlotProbe(probe_options(subject.config, subject.environ)).facts().ends_at)
+    if end is None:
+        return warning("nobody tells when this slot ends, so that payloads may be cut off", "set slot.wall_s, or publish job features")
+    left_s = end.value - int(time.time())
+    text = f"the slot ends in {left_s} s, by {end.source}; payloads get {max(0, left_s - section.margin_s)} s"
+    if left_s - section.margin_s < section.min_payload_s:
+        return failed(text, "submit pilots to a longer queue, or lower slot.margin_s and slot.min_payload_s")
+    return warning(text, "have the batch system tell it, or take it as it is") if "assumed" in end.source else ok(text)
+
+
 def _far_python(subject: Subject) -> Result:
     return machine.far_python(subject.config.identity.python)
 
@@ -211,6 +238,8 @@ CHECKS: tuple[Entry, ...] = (
     Entry("scratch", "directories", "can sandboxes be made?", _scratch, limit_s=30, preflight=True),
     Entry("journal", "directories", "will outcomes outlive the slot?", _journal),
     Entry("far-python", "directories", "can every account run identity.python?", _far_python),
+    Entry("slot", "slot", "what is known of the batch slot?", _slot, limit_s=30),
+    Entry("deadline", "slot", "how long may payloads run here?", _deadline, limit_s=30, preflight=True),
     Entry("authorities", "trust", "is the CA directory usable?", _authorities, limit_s=30),
     Entry("revocation", "trust", "are revocation lists current?", _lists, limit_s=60),
     Entry("proxy", "credentials", "is the pilot's proxy good, with its role?", _proxy, preflight=True),

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from pathlib import Path
-
-from pilot.assembly_common import usable_cores
 from pilot.config import Config
 from pilot.execution.command import argv, environment, program_to_fetch, refuse_container
-from pilot.execution.limits import Limits, applying, stop_grace_s
+from pilot.execution.limits import Limits, applying, check_fits, stop_grace_s
 from pilot.flight import FlightPolicy
 from pilot.flight_notes import FlightPlan
 from pilot.isolation import level_of
-from pilot.model import Bounds, Payload, Slot
+from pilot.model import Bounds, Payload
 from pilot.ports import Account
 from pilot.shift import ShiftPolicy
 from pilot.staging.plan import Endpoints, plan_transfers
@@ -43,6 +37,7 @@ def shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
     return ShiftPolicy(
         max_payloads=config.lifetime.max_payloads,
         ends_at=ends_at,
+        min_payload_s=config.slot.min_payload_s,
         patience_s=config.lifetime.patience_s,
         poll_s=config.lifetime.poll_s,
         claim_budget_s=config.dispatcher.claim_budget_s,
@@ -50,8 +45,16 @@ def shift_policy(config: Config, ends_at: float) -> ShiftPolicy:
     )
 
 
-def flight_plan(config: Config, payload: Payload) -> FlightPlan:
-    """What is to be done for a payload. Raises PayloadInvalidError, PayloadStartError."""
+def flight_plan(config: Config, payload: Payload, left_s: float | None = None) -> FlightPlan:
+    """What is to be done for a payload.
+
+    Args:
+        left_s: seconds that it may run before the slot's end; None if nobody knows.
+
+    Raises:
+        PayloadInvalidError, PayloadStartError, SlotTooShortError.
+    """
+    check_fits(payload, left_s)
     refuse_container(payload)
     endpoints = Endpoints(bases=config.staging.endpoints, default=config.staging.default_endpoint)
     program = program_to_fetch(payload)
@@ -64,7 +67,7 @@ def flight_plan(config: Config, payload: Payload) -> FlightPlan:
         limits=applying(
             payload.limits,
             Limits(
-                wall_s=config.payload.wall_s,
+                wall_s=config.payload.wall_s if left_s is None else min(config.payload.wall_s, left_s),
                 cpu_s=config.payload.cpu_s or None,
                 memory_bytes=config.payload.memory_mb * MB or None,
                 disk_bytes=config.payload.disk_mb * MB or None,
@@ -83,17 +86,4 @@ def payload_environment(config: Config, payload: Payload, account: Account) -> t
     """The payload's environment, built from nothing."""
     return environment(
         payload, work=account.work, proxy_path=account.proxy_path, ca_dir=config.trust.ca_dir, extra=config.payload.environment
-    )
-
-
-def current_slot(config: Config, scratch: Path, ends_at: float) -> Slot:
-    """What this slot offers now. The memory is the site's limit; the machine's may be shared by other slots."""
-    free_mb = shutil.disk_usage(scratch).free // MB
-    return Slot(
-        queue=config.site.queue,
-        node=os.uname().nodename,
-        cores=usable_cores(),
-        memory_mb=config.payload.memory_mb,
-        disk_mb=min(free_mb, config.payload.disk_mb or free_mb),
-        remaining_s=max(0, int(min(ends_at - time.monotonic(), 10**9))),
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from pilot.config_slot import SlotSection
 from pilot.config_types import DN as _DN
 from pilot.config_types import HOST as _HOST
 from pilot.config_types import NAME as _NAME
@@ -356,6 +357,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     payload: PayloadSection = field(default_factory=PayloadSection)
     staging: StagingSection = field(default_factory=StagingSection)
     lifetime: LifetimeSection = field(default_factory=LifetimeSection)
+    slot: SlotSection = field(default_factory=SlotSection)
     paths: PathsSection = field(default_factory=PathsSection)
 
     @property

@@ -3,13 +3,11 @@
 # No `from __future__ import annotations`, as in config_sections.
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-TEN_YEARS_S = 315_360_000
-
-
-def _seconds(lowest: int, highest: int, description: str) -> Meta:
-    return Meta(ge=lowest, le=highest, description=description, extra={"unit": "s"})
+from pilot.config_types import TEN_YEARS_S
+from pilot.config_types import optional_path as _optional_path
+from pilot.config_types import seconds as _seconds
 
 
 class SlotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,10 +32,5 @@ class SlotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = 60
     squeue: Annotated[
         str,
-        Meta(
-            pattern=r"^(?:(?:/[^\x00-\x1f\x7f]*)?)(?![\s\S])",
-            max_length=4096,
-            description="The program that is asked for the end of a Slurm job, at most once a minute. Empty: it is not asked.",
-            extra={"form": "an absolute path, or empty"},
-        ),
+        _optional_path("The program that is asked for the end of a Slurm job, at most once a minute. Empty: it is not asked."),
     ] = "/usr/bin/squeue"

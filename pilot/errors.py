@@ -114,6 +114,16 @@ class ProxyExpiredError(PilotError):
     ends_pilot = True
 
 
+class SlotTooShortError(PilotError):
+    """The payload cannot end before the batch slot does."""
+
+    exit_code = 81
+    panda_code = 1213
+    fixer = Fixer.VO
+    transient = True
+    ends_pilot = True
+
+
 class ConfigurationError(PilotError):
     """The configuration cannot be used; lists all problems at once."""
 

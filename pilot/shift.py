@@ -26,6 +26,8 @@ class ShiftPolicy:
 
     max_payloads: int
     ends_at: float
+    min_payload_s: float = 0.0
+    """No payload is asked for if the slot leaves it less."""
     patience_s: float
     poll_s: float
     claim_budget_s: float
@@ -47,12 +49,20 @@ class Shift:
 
     Args:
         kit: for the flights. watch: where waits are. policy: the numbers. slot: what is offered now. identity: who the pilot is now;
-            its proxy file may be renewed while it works.
+            its proxy file may be renewed while it works. left_s: seconds that a payload may run in this slot; None: nobody knows.
     """
 
     def __init__(
-        self, kit: Kit, watch: SelectorWatch, policy: ShiftPolicy, slot: Callable[[], Slot], identity: Callable[[], PilotIdentity]
+        self,
+        kit: Kit,
+        watch: SelectorWatch,
+        policy: ShiftPolicy,
+        slot: Callable[[], Slot],
+        identity: Callable[[], PilotIdentity],
+        *,
+        left_s: Callable[[], float | None] = lambda: None,
     ) -> None:
+        self._left_s = left_s
         self._kit = kit
         self._watch = watch
         self._policy = policy
@@ -101,6 +111,9 @@ class Shift:
             return "maximum number of payloads"
         if time.monotonic() >= self._policy.ends_at:
             return "lifetime"
+        left_s = self._left_s()
+        if left_s is not None and left_s < self._policy.min_payload_s:
+            return "end of the slot"
         return ""
 
     def _check_proxy(self, pilot: PilotIdentity) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pilot.model import RequestedLimits, StopReason, Usage
+from pilot.errors import SlotTooShortError
+from pilot.model import Payload, RequestedLimits, StopReason, Usage
 
 N = TypeVar("N", int, float)
 
@@ -35,6 +36,23 @@ def applying(requested: RequestedLimits, site: Limits) -> Limits:
 def _tighter(*bounds: N | None) -> N | None:
     """The smallest of the bounds that are set."""
     return min((bound for bound in bounds if bound), default=None)
+
+
+def check_fits(payload: Payload, left_s: float | None) -> None:
+    """See that a payload can end in time, as far as it says how long it runs.
+
+    Args:
+        left_s: seconds until the slot ends, what comes after the run taken off; None: unknown.
+
+    Raises:
+        SlotTooShortError
+    """
+    wanted = payload.limits.wall_s
+    if left_s is None or (left_s > 0 and (not wanted or wanted <= left_s)):
+        return
+    needs = f"it asks for {wanted} s" if wanted else "it needs some time"
+    message = f"cannot run payload {payload.id}: {needs}, but the slot leaves it {max(0, int(left_s))} s"
+    raise SlotTooShortError(f"{message}; have the dispatcher respect the remaining time, or submit pilots to a longer queue")
 
 
 def breach(usage: Usage, elapsed_s: float, limits: Limits) -> tuple[StopReason, str] | None:

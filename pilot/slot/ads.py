@@ -1,4 +1,4 @@
-"""HTCondor's ads of a job and of its slot, as files in the old syntax: one ``Name = expression`` in a line. Pure.
+"""HTCondor's ads, as files in the old syntax: one ``Name = expression`` in a line. Pure.
 
 Only plain numbers and plain strings are read; expressions are nobody's business here. Source: HTCondor manual, "ClassAd Attributes".
 """

@@ -6,7 +6,6 @@ Sources: the kernel's documents cgroup-v2.rst (memory.max, cpu.max), cgroup-v1/m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Final
 
 from pilot.slot.facts import Finding, SlotFacts
@@ -25,7 +24,7 @@ def paths(text: str) -> dict[str, str]:
     for line in text[:100_000].splitlines():
         number, colon, rest = line.partition(":")
         controllers, second, path = rest.partition(":")
-        if not (colon and second and number.isdigit() and path.startswith("/")) or ".." in PurePosixPath(path).parts:
+        if not (colon and second and number.isdigit() and path.startswith("/")) or ".." in path.split("/"):
             continue
         found |= dict.fromkeys(controllers.split(","), path)
     return found
@@ -33,8 +32,8 @@ def paths(text: str) -> dict[str, str]:
 
 def levels(path: str) -> list[str]:
     """A group with all above it: each of them limits."""
-    whole_path = PurePosixPath(path)
-    return [str(part) for part in (whole_path, *whole_path.parents)]
+    parts = [part for part in path.split("/") if part]
+    return ["/" + "/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
 def from_groups(groups: Mapping[str, Mapping[str, str]]) -> SlotFacts:

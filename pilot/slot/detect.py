@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 def batch_id(environ: Environ) -> str:
     """``slurm:4711`` of the innermost system; empty where no batch system shows itself."""
-    return from_environment(environ, 0.0).batch_id
+    return from_environment(environ, 0.0).batch_id[:SHOWN_CHARACTERS]
 
 
 def from_environment(environ: Environ, started_at: float) -> SlotFacts:

@@ -1,4 +1,4 @@
-"""Machine and job features: what a site publishes of a slot as small values. Pure.
+"""Machine/job features: what a site publishes of a slot as small values. Pure.
 
 Source: HSF-TN-2016-02, "Machine/Job Features Specification". Values of a machine are below ``$MACHINEFEATURES``, those of a job below
 ``$JOBFEATURES``, each a directory or an http(s) address. A value that is missing is unknown. Shutdown times come and go.
@@ -24,7 +24,8 @@ def from_features(machine: Mapping[str, str], job: Mapping[str, str], started_at
         machine, job: key to text; keys that are missing are unknown.
         started_at: seconds since 1970 when the pilot started; a shutdown time before it is a leftover of an earlier one.
     """
-    troubles = [f"{key} is {text[:40]!r}, which is no such number; ignored" for key, text in (machine | dict(job)).items() if _bad(key, text)]
+    published = {**machine, **job}
+    troubles = [f"{key} is {text[:40]!r}, which is no such number; ignored" for key, text in published.items() if _bad(key, text)]
     cores = positive(job.get("allocated_cpu", ""))
     memory = positive(job.get("max_rss_bytes", ""))
     ends = []

@@ -89,7 +89,7 @@ def _ads(environ: Mapping[str, str]) -> SlotFacts:
         job |= ads.parse(_text(f"{scratch}/.update.ad"))
     found = ads.from_ads(job, ads.parse(_text(environ.get("_CONDOR_MACHINE_AD", ""))))
     name = ads.job_name(job)
-    return found if not name else together((SlotFacts(systems=(("htcondor-job", name),)), found))
+    return found if not name else together((SlotFacts(systems=(("htcondor", name),)), found))
 
 
 def _groups(options: ProbeOptions) -> SlotFacts:

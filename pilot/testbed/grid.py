@@ -171,6 +171,7 @@ class Grid:
             "payload": {"grace_s": 3, "sample_s": 1, "wall_s": 600},
             "staging": {"endpoints": {"TESTBED_DISK": self.storage.url}, "default_endpoint": "TESTBED_DISK", "timeout_s": 60},
             "lifetime": {"max_payloads": 10, "lifetime_s": 3600, "patience_s": 2, "poll_s": 1, "batch_grace_s": 15, "reserve_s": 5},
+            "slot": {"margin_s": 5, "min_payload_s": 5},
         }
         for section, fields in self.options.settings.items():
             values[section] = {**values.get(section, {}), **fields}

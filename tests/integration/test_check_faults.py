@@ -91,6 +91,7 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "scratch": ({"paths__scratch": "/nonexistent"}, "paths.scratch"),
     "journal": ({"paths__journal": "/dev/null/journal"}, "paths.journal"),
     "far-python": ({"identity__python": "/nonexistent/python3"}, "identity.python"),
+    "deadline": ({"slot__wall_s": 9}, "slot.margin_s"),
     "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),
     "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "voms-proxy-init"),
     "dispatcher-name": ({"dispatcher__url": "https://no-such-host.invalid"}, "dispatcher.url"),

@@ -47,6 +47,7 @@ EFFECTS = (
     "execution.sampler",
     "journal.*",
     "selfcheck.*",
+    "slot.probe",
 )
 
 FAR_SIDE_PURE = ("farside", "farside.protocol")
@@ -55,7 +56,7 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 PURE_AT_TOP = frozenset(
     {
         *("", "errors", "secret", "identities", "model", "isolation", "ports"),
-        *("config_sections", "config_types", "config_fields", "config_checks", "config_advice", "config_yaml"),
+        *("config_sections", "config_types", "config_slot", "config_fields", "config_checks", "config_advice", "config_yaml"),
     }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})

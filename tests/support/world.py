@@ -368,7 +368,9 @@ class World:
             journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan, environment=self.environment,
         )
 
-    def work(self, *, kit: Kit | None = None, pilot: PilotIdentity | None = None, **policy: float) -> ShiftResult:
+    def work(
+        self, *, kit: Kit | None = None, pilot: PilotIdentity | None = None, left_s: float | None = None, **policy: float
+    ) -> ShiftResult:
         """A shift: by default as many payloads as are queued."""
         numbers = {
             "max_payloads": len(self.queue) or 1, "ends_at": self.watch.now + 100_000.0, "patience_s": 0.0, "poll_s": 10.0,
@@ -376,7 +378,8 @@ class World:
         }
         identity = pilot or pilot_identity()
         slot = Slot(queue="Q", node="n")
-        return Shift(kit or self.kit(), self.watch, ShiftPolicy(**numbers | policy), lambda: slot, lambda: identity).work()
+        rules = ShiftPolicy(**numbers | policy)
+        return Shift(kit or self.kit(), self.watch, rules, lambda: slot, lambda: identity, left_s=lambda: left_s).work()
 
 
 def _moved(name: str, url: str) -> MovedFile:

@@ -116,6 +116,15 @@ def test_lifetime(world: World) -> None:
     assert world.watch.now == 1000.0 + RUN_S + 5.0
 
 
+@pytest.mark.parametrize(("left_s", "flown"), [(None, 1), (60.0, 1), (59.9, 0)])
+def test_end_of_the_slot(world: World, left_s: float | None, flown: int) -> None:
+    """No payload is asked for where the slot leaves it too little time; where nobody knows one is."""
+    world.queue = [a_payload(1)]
+    result = world.work(left_s=left_s, min_payload_s=60.0)
+    assert len(result.flown) == flown
+    assert flown or (result.reason, result.error, world.ledger) == ("end of the slot", None, [])
+
+
 def test_stop_while_waiting_for_work(world: World) -> None:
     """A signal ends the waiting at once, with the pilot's code for a stop and the signal's name."""
     world.watch.after(12.0, lambda: world.watch.order_signal("SIGINT"))
