@@ -104,12 +104,14 @@ class Kin:
             seen = _look(pid)
             if seen is not None and (seen[0].pid, seen[0].started) in self._before:
                 continue
+            if seen is not None and seen[1] and pid == self._own:  # it stays a zombie until it is waited for
+                continue
             unknown = True
             if seen is None:
                 continue
             if not seen[1]:
                 live.append(seen[0])
-            elif pid != self._own:
+            else:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
         return unknown, live

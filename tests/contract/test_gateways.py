@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 from pilot.testbed.namespace import run_in_namespace
+from tests.support.capabilities import missing
+from tests.support.gateway_stage import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SAME = "same-account"
+BWRAP = pytest.param("bwrap", marks=pytest.mark.needs("bwrap"))
+UNSWITCHED = (SAME, "bwrap")
 SWITCHED = ("glexec", "glexec-no-linger", "sudo")
-ALL = (SAME, *SWITCHED)
-FLOWN = [*((kind, "flight") for kind in (*ALL, "sudo-pty")), *((kind, "second_owner") for kind in SWITCHED)]
-CHANGED = [one for one in FLOWN if one[0] != SAME]
+ALL = (SAME, BWRAP, *SWITCHED)
+CHANGED = [*((kind, "flight") for kind in (*SWITCHED, "sudo-pty")), *((kind, "second_owner") for kind in SWITCHED)]
+FLOWN = [(SAME, "flight"), pytest.param("bwrap", "flight", marks=pytest.mark.needs("bwrap")), *CHANGED]
 pytestmark = [pytest.mark.needs("account-switch"), pytest.mark.needs("sudo")]
 
 
@@ -24,7 +28,8 @@ pytestmark = [pytest.mark.needs("account-switch"), pytest.mark.needs("sudo")]
 def told() -> Any:
     """What happened in all scenarios of all kinds of gateways, which run in one namespace."""
     script = ROOT / "tests" / "support" / "gateway_scenarios.py"
-    done = run_in_namespace([sys.executable, str(script), str(ROOT)], private=["/var/tmp", "/dev/shm"], timeout_s=200)
+    kinds = [kind for kind in KINDS if kind != "bwrap" or not missing("bwrap")]
+    done = run_in_namespace([sys.executable, str(script), str(ROOT), *kinds], private=["/var/tmp", "/dev/shm"], timeout_s=200)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
@@ -38,10 +43,11 @@ def test_no_scenario_crashed(told: Any, kind: str) -> None:
 @pytest.mark.parametrize(("kind", "name"), FLOWN)
 def test_the_payload_has_the_promised_account(told: Any, kind: str, name: str) -> None:
     """All ids of the payload are those of one account: the owner's where the gateway switches, else the pilot's, told truly."""
-    seen, account = told[kind][name], "pilot01" if kind == SAME else "bob01" if name == "second_owner" else "alice01"
+    seen, account = told[kind][name], "pilot01" if kind in UNSWITCHED else "bob01" if name == "second_owner" else "alice01"
     uid = told["uids"][account]
-    assert (seen["probe"]["uids"], seen["probe"]["gids"], seen["probe"]["groups"]) == ([uid] * 3, [uid] * 3, [] if kind == SAME else [uid])
-    assert (seen["uid"], seen["name"], seen["switched"]) == (uid, account, kind != SAME)
+    groups = [] if kind in UNSWITCHED else [uid]
+    assert (seen["probe"]["uids"], seen["probe"]["gids"], seen["probe"]["groups"]) == ([uid] * 3, [uid] * 3, groups)
+    assert (seen["uid"], seen["name"], seen["switched"]) == (uid, account, kind not in UNSWITCHED)
 
 
 @pytest.mark.parametrize(("kind", "name"), CHANGED)
@@ -51,6 +57,15 @@ def test_the_payload_cannot_reach_the_pilot(told: Any, kind: str, name: str) -> 
     forbidden = ("lists_run", "lists_pilot", "writes_beside", "reads_pilot_proxy", "signals_pilot")
     forbidden += ("reads_parent_environment", "reads_parent_descriptors")
     assert [what for what in forbidden if probe[what]] == []
+
+
+@pytest.mark.needs("bwrap")
+def test_a_walled_payload_cannot_reach_the_pilot(told: Any) -> None:
+    """In the pilot's account behind walls: no file, environment, descriptor or process of the pilot; of RUN only its own directories."""
+    probe = told["bwrap"]["flight"]["probe"]
+    forbidden = ("lists_pilot", "reads_pilot_proxy", "signals_pilot", "reads_parent_environment", "reads_parent_descriptors")
+    assert [what for what in forbidden if probe[what]] == []
+    assert (probe["writes_beside"], told["bwrap"]["flight"]["left"]) == (True, ["pilot"]), "what it leaves beside goes with the rest"
 
 
 @pytest.mark.parametrize(("kind", "name"), FLOWN)
@@ -95,7 +110,7 @@ def test_true_exit_codes(told: Any, kind: str) -> None:
 def test_a_payload_that_kills_its_far_side(told: Any, kind: str) -> None:
     """The far side is lost, and daemons and files are removed by a separate call."""
     seen = told[kind]["far_side_killed"]
-    ours = 1 if kind == SAME else 0  # the scenario itself
+    ours = 1 if kind in UNSWITCHED else 0  # the scenario itself
     assert seen["outer"] == "FarSideError"
     assert seen["processes"] > ours
     assert (seen["processes_after"], seen["left"], seen["notes"]) == (ours, ["pilot"], [])
@@ -103,10 +118,11 @@ def test_a_payload_that_kills_its_far_side(told: Any, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_death_of_the_pilot(told: Any, kind: str) -> None:
-    """After SIGKILL of the pilot the far side kills and empties; what stays is the account's empty directory."""
-    owner = told["uids"]["pilot01" if kind == SAME else "alice01"]
+    """After SIGKILL of the pilot no process is left; the far side empties its directory first, unless it dies with its namespaces."""
+    owner = told["uids"]["pilot01" if kind in UNSWITCHED else "alice01"]
     assert told[kind]["pilot_killed"]["processes"] >= 3
-    assert (told[kind]["processes"], told[kind]["left"]) == (0, {"entries": [], "owners": [owner]})
+    assert (told[kind]["processes"], told[kind]["left"]["owners"]) == (0, [owner])
+    assert kind == "bwrap" or told[kind]["left"]["entries"] == []
 
 
 @pytest.mark.parametrize("kind", ALL)

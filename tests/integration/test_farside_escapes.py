@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pilot.identity.kin import Kin
 from tests.support.farside_flights import processes_with
 
 PILOT = Path(__file__).resolve().parents[1] / "support" / "escape_pilot.py"
@@ -64,6 +65,16 @@ def fly(run: Path, body: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def test_the_gateways_own_end_is_not_looked_for() -> None:
+    """A gateway's process that ended, and was not waited for yet, is no stray: nothing is looked for, or killed, again and again."""
+    gateway = subprocess.Popen(["/bin/sleep", "300"])
+    kin = Kin(gateway.pid)
+    gateway.kill()
+    os.waitid(os.P_PID, gateway.pid, os.WEXITED | os.WNOWAIT)
+    assert kin.strays() == []
+    assert gateway.wait() == -9
 
 
 @pytest.mark.parametrize("name", ["silent daemon", "eight hoppers", "sweep killer"])

@@ -1,6 +1,6 @@
 """What every gateway promises, played for each kind of gateway; prints what happened as JSON.
 
-Run as ``namespace.py -- PYTHON gateway_scenarios.py ROOT``. The tests judge; nothing is judged here.
+Run as ``namespace.py -- PYTHON gateway_scenarios.py ROOT KIND...``. The tests judge; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -211,15 +211,16 @@ def racer(stage: Stage, watch: Any) -> dict[str, Any]:
 
 
 SWITCHED = (flight, second_owner, codes, far_side_killed, refusals, racer, pilot_killed)
-PLAYED = {"same-account": (flight, codes, refusals, far_side_killed, pilot_killed), "sudo-pty": (flight, far_side_killed)}
+UNSWITCHED = (flight, codes, refusals, far_side_killed, pilot_killed)
+PLAYED = {**dict.fromkeys(gateway_stage.UNSWITCHED, UNSWITCHED), "sudo-pty": (flight, far_side_killed)}
 
 
-def main(root: str) -> None:
+def main(root: str, *kinds: str) -> None:
     gateway_stage.prepare(root)
-    stage = Stage(gateway_stage.KINDS[0])
+    stage = Stage(kinds[0])
     gateway_stage.RACER.append(RACER)
     told: dict[str, Any] = {"uids": {entry.pw_name: entry.pw_uid for entry in (stage.pilot, stage.alice, stage.bob)}}
-    for kind in gateway_stage.KINDS:
+    for kind in kinds:
         if stage.kind != kind:
             stage.choose(kind)
         told[kind] = gateway_stage.play(stage, PLAYED.get(kind, SWITCHED))
@@ -229,4 +230,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

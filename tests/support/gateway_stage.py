@@ -27,7 +27,8 @@ PLACE = Path("/mnt")
 CA_DN = "/DC=test/DC=example/CN=Testbed CA"
 ALICE = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
 BOB = "/DC=test/DC=example/OU=People/CN=Bob Builder/CN=1234567"
-KINDS = ("same-account", "glexec", "glexec-no-linger", "sudo", "sudo-pty")
+KINDS = ("same-account", "glexec", "glexec-no-linger", "sudo", "sudo-pty", "bwrap")
+UNSWITCHED = ("same-account", "bwrap")
 SUDOERS = """Defaults env_reset
 root ALL=(ALL:ALL) ALL
 pilot01 ALL=(alice01,bob01) NOPASSWD: /usr/bin/python3.* -I -S -B /mnt/*/run/farside-*/farside.py *
@@ -105,15 +106,33 @@ class Stage:
         def fitting(kind: Any) -> Any:
             return kind(**{field.name: options[field.name] for field in fields(kind) if field.name in options})
 
-        if self.kind == "same-account":
+        if self.kind in UNSWITCHED:
+            if self.kind == "bwrap":
+                options["walls"] = self.walls(options.get("python", "/usr/bin/python3"))
             return SameAccountGateway(fitting(SameAccountOptions))
         if self.kind.startswith("sudo"):
             return SudoGateway(fitting(SudoOptions))
         return GlexecGateway(fitting(GlexecOptions), chance=lambda: 0.5)
 
+    def walls(self, python: str) -> Any:
+        """Those of bwrap, through which storage is shown, and the far side's interpreter if it is one of a scenario's own."""
+        from pilot.identity import bwrap_contract
+        from pilot.identity.same_account import Walls
+        from pilot.isolation import SYSTEM
+
+        readable, writable = (*SYSTEM, python), (self.pilot.pw_dir,)
+        return Walls(
+            name="bwrap",
+            argv=lambda place, command: bwrap_contract.call_argv(
+                "/usr/bin/bwrap", command, program=str(place.code), place=str(place.path), readable=readable, writable=writable
+            ),
+            environment=bwrap_contract.ENVIRONMENT,
+            explain=lambda code, said: bwrap_contract.call_error(code, said, command=python, limit_s=10),
+        )
+
     def account(self, dn: str) -> pwd.struct_passwd:
         """The account that an owner gets."""
-        return self.pilot if self.kind == "same-account" else pwd.getpwnam(self.accounts[dn])
+        return self.pilot if self.kind in UNSWITCHED else pwd.getpwnam(self.accounts[dn])
 
 
 def allow_sudo(rules: str) -> None:
