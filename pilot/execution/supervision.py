@@ -17,7 +17,8 @@ from pilot.execution.renewal import AttentiveWatch, CutOffError, Renewal
 from pilot.model import Command, PayloadResult, StopReason, Usage
 from pilot.ports import Account, Watch
 
-LOST = ("far-side-lost", "far-side-silent")
+SURVIVORS = "survivors"
+"""Reason of a kill that was tried in vain."""
 PING_S = 5.0
 """Between two signs of life of the far side, which its payload can stop: measuring may be configured to be rare."""
 
@@ -86,7 +87,7 @@ class Supervision:
                 self._watch.wait({self._account.fileno(): selectors.EVENT_READ}, self._next_deadline())
         except FarSideError as lost:
             self._take(Lost(lost.message))
-            if lost.reason in LOST:  # what it left runs on, and there may be much to do before the landing
+            if lost.reason != SURVIVORS:  # the payload runs on, and there may be much to do before the landing
                 with suppress(FarSideError):
                     self._account.kill()
 

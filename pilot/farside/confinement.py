@@ -194,6 +194,11 @@ def confine(bounds: dict[str, int], ruleset: int) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
+def own_limits() -> list[tuple[int, int]]:
+    """This process's limits: another of its account can change them (prlimit(2)), and blind or end us that way."""
+    return [resource.getrlimit(getattr(resource, name)) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")]
+
+
 def _leave_terminal() -> None:
     """Have no controlling terminal, without a new session: nothing can be typed into the shell that started the pilot (TIOCSTI)."""
     try:

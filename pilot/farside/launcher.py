@@ -5,7 +5,7 @@ listable for the account, so the import system cannot search it, and the package
 the parts are loaded by their full paths under their usual names. Python 3.9, standard library.
 """
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
-# ruff: noqa: PTH100, PTH120
+# ruff: noqa: PTH100, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ PARTS = {
     "courier": ("trees", "transfer", "courier"),
     "sweep": ("trees", "processes", "litter", "sweep"),
 }
+KEPT = {"courier": frozenset([3])}
+"""Descriptors beside the standard streams that a part is given: the courier's flight log."""
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 
@@ -55,8 +57,19 @@ def harden() -> None:
     os.umask(0o077)
 
 
+def close_inherited(kept: frozenset[int]) -> None:
+    """Close what a gateway left open beside the standard streams: the payload would inherit it."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:  # the listing's own, closed already
+                continue
+
+
 def main(argv: list[str]) -> int:
     """Load the parts of one program and run it; returns its exit code."""
+    close_inherited(KEPT.get(argv[1] if len(argv) > 1 else "", frozenset()))
     here = os.path.dirname(os.path.abspath(__file__))
     names = PARTS[argv[1] if len(argv) > 1 else "supervisor"]
     parts = {name: Part(here, name) for name in reversed(names)}

@@ -28,17 +28,21 @@ class Process:
 
 
 def slurp(path: str, limit: int = 65536) -> bytes:
-    """Read the start of a `/proc` file; empty if it is gone or forbidden."""
+    """Read a `/proc` file up to a limit in bytes; empty if it is gone or forbidden."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    text = b""
     try:
-        return os.read(handle, limit)
+        # The kernel gives most of these files a page at a time, whatever is asked for.
+        while len(text) < limit and (piece := os.read(handle, limit - len(text))):
+            text += piece
     except OSError:
-        return b""
+        return text
     finally:
         os.close(handle)
+    return text
 
 
 def look(pid: int) -> Process | None:

@@ -72,6 +72,7 @@ class Supervisor:
         self.proxy = ""
         self.log = -1
         self.ruleset = -1
+        self.limits = confinement.own_limits()
         self.meter = processes.Meter()
         self.walk: Any = None
         self.walked = 0
@@ -275,11 +276,14 @@ class Supervisor:
         return {"pid": self.payload}
 
     def do_ping(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Say that we are there."""
+        """Say that we are there, and as able as at the start."""
+        if confinement.own_limits() != self.limits:
+            raise Refusal("strangled", "the far side's own limits were changed, which its payload can do")
         return {}
 
     def do_sample(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Measure processes and disk; a big tree is walked over several samples, the last whole result stands meanwhile."""
+        self.do_ping(_request)
         deadline = time.monotonic() + WALK_BUDGET_S
         if self.walk is None:
             self.walk, self.walked = trees.measure(self.directory), 0

@@ -18,7 +18,7 @@ from pilot.farside import litter, processes, trees
 
 BUDGET_S = 20.0
 CALM = 3
-OTHER_ACCOUNT = 3
+OTHER_ACCOUNT, STAYS_OUTSIDE = 3, 4
 
 
 def _belongs(pid: int, mark: bytes, program: bytes) -> bool:
@@ -65,7 +65,9 @@ def kill_all(work: str, program: str, pilot: int, since: int) -> bool:
 
 
 def main(here: str, uid: str, work: str, pilot: str, since: str) -> int:
-    """Kill and empty; 0 if nothing is left, 1 otherwise, 3 if this is not the account that it was: then nothing was done.
+    """Kill and empty; 0 if nothing is left, 4 if something stays outside the work directory, 1 for more.
+
+    3: this is not the account that it was, so nothing was done.
 
     Args:
         here: directory of the far side's program.
@@ -83,4 +85,6 @@ def main(here: str, uid: str, work: str, pilot: str, since: str) -> int:
     except FileNotFoundError:
         directory = -1
     left = trees.clear(directory) if directory >= 0 else 0
-    return 1 if left or not quiet or litter.tidy(here)[1] else 0
+    if left or not quiet:
+        return 1
+    return STAYS_OUTSIDE if litter.tidy(here)[1] else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,8 @@ SAMPLE_S = 5.0
 """Measuring is quick; while it is waited for, limits and orders wait too."""
 KILL_S = 45.0
 END_S = 120.0
+READS = 8
+"""Pieces taken in at once: a far side that talks without end must not keep limits and orders waiting."""
 MOVE_MARGIN_S = 20.0
 """What an answer to a transfer may take beyond the transfer's own limit: the far side cuts the courier off before."""
 
@@ -217,8 +220,9 @@ class FarSideAccount:
 
     def ended(self) -> tuple[int | None, int | None] | None:
         """Read what can be read without waiting; (exit code, None) or (None, signal) once the payload ended, else None."""
-        while self._link.ended is None and self._link.read():
-            pass
+        for _ in range(READS):
+            if self._link.ended is not None or not self._link.read():
+                break
         return None if self._link.ended is None else (self._link.ended.exit, self._link.ended.signal)
 
     def ping(self) -> None:
@@ -264,8 +268,8 @@ class FarSideAccount:
     def tail(self, name: str, limit_bytes: int) -> bytes:
         """The last bytes of a file in the work directory; empty if it does not exist or is no regular file."""
         pieces: list[bytes] = []
-        end, left = -1, max(0, limit_bytes)
-        while left > 0 and end != 0:
+        end, left, deadline = -1, max(0, limit_bytes), time.monotonic() + ANSWER_S
+        while left > 0 and end != 0 and time.monotonic() < deadline:
             try:
                 piece = self._link.ask("tail", Tail, ANSWER_S, name=name, limit=left, end=end)
             except RequestRefusedError:
@@ -347,9 +351,14 @@ class FarSideAccount:
         names = ["payload.stdout", "payload.stderr"]
         order = {"name": "log", "url": url, "names": names, "cap": self._courier.log_cap_bytes}
         try:
+            deadline = time.monotonic() + timeout_s
             for start in range(0, len(flight_log), LOG_PART):
+                if time.monotonic() > deadline:
+                    raise StageOutError(
+                        f"cannot store the log: {self._name} took longer than {timeout_s:.0f} s for its parts", reason="timeout"
+                    )
                 self._link.ask("log_part", Done, ANSWER_S, data=flight_log[start : start + LOG_PART])
-            moved, error = self._move("log", [order], timeout_s)
+            moved, error = self._move("log", [order], deadline - time.monotonic())
         except RequestRefusedError as refusal:
             self._raise_move(MoveError(refusal.code, "", str(refusal)), "store the log", {}, StageOutError, {})
         if error is not None or len(moved) != 1:
@@ -370,6 +379,11 @@ class FarSideAccount:
         raise kind(msg, reason=clean(error.code, 40))
 
     # -------------------------------------------------------------------------------------------------- the end
+
+    def note_litter(self) -> None:
+        """Note that a sweep found something outside the work directory, and left it; it cannot tell what."""
+        where = "in a temporary directory or among the IPC objects"
+        self._litter = f"{where} {self._name} has what was not there before the flight, and it stays; its far side was lost"
 
     def leave(self) -> int:
         """Kill, clean and end the far side; returns how many processes and files resisted. Raises FarSideError."""

@@ -23,6 +23,8 @@ SWEEP_S = 60.0
 SETTLE_S = 20.0
 OTHER_ACCOUNT = 3
 """Exit code of the sweep that found itself in another account."""
+STAYS_OUTSIDE = 4
+"""Exit code of the sweep that found, outside the work directory, what it may not remove: it may be another flight's."""
 COLLECT_S = 0.05
 """Processes that fork and exit for ever leave their dead to the pilot: collected before they fill the process table."""
 SWEEPS = 5
@@ -96,9 +98,11 @@ def enter(call: Call, place: Sandbox, watch: Watch) -> tuple[Link, Hello]:
             raise FarSideError(msg, reason="protocol")
         call.accept(hello)
         _settle(link, place, hello)
-    except BaseException:
+    except BaseException as error:
         with watch.shielded():
-            link.close(SHORT_GRACE_S)
+            gone = link.close(SHORT_GRACE_S)
+        if not gone:
+            error.add_note(f"left behind: the gateway's process {link.process.pid}, which may not be ended from here; it is root's")
         raise
     return link, hello
 
@@ -148,14 +152,14 @@ def check_switched(hello: Hello) -> None:
     if hello.uid == os.geteuid():
         msg = f"cannot accept the switch: the gateway left us uid {hello.uid}, the pilot's own; is it set-uid root (mode 4711)?"
         raise GatewayIdentityError(msg, reason="not-switched")
-    if hello.uid == 0 or hello.gid == 0:
-        msg = "cannot accept the switch: the gateway mapped the owner to root; the site must correct its mapping"
+    if hello.uid == 0 or hello.gid == 0 or 0 in hello.groups:
+        msg = "cannot accept the switch: the gateway mapped the owner to root, or to a group of root's; the site must correct its mapping"
         raise GatewayIdentityError(msg, reason="root")
 
 
 @contextmanager
 def open_account(
-    link: Link, account: FarSideAccount, credential: PayloadCredential, sweep: Callable[[PayloadCredential], None]
+    link: Link, account: FarSideAccount, credential: PayloadCredential, sweep: Callable[[PayloadCredential], bool]
 ) -> Iterator[FarSideAccount]:
     """Give the account to the flight; at the end kill, clean and verify, stop orders or not.
 
@@ -164,6 +168,7 @@ def open_account(
         account: what stands on it.
         credential: the owner's proxy to be delivered, or none.
         sweep: kills and cleans as the owner without the far side, by the owner's newest credential; called if that is lost.
+            True: something stays outside the work directory.
 
     Raises:
         ResidueError: on leaving, if something resisted (as a note if the body failed).
@@ -171,10 +176,14 @@ def open_account(
     """
     kin = Kin(link.process.pid)
 
+    def once() -> None:
+        if sweep(account.credential or credential):
+            account.note_litter()
+
     def clear(problem: str) -> str:
         if problem and link.group is not None:
             link.group.kill()
-        return _swept(kin, lambda: sweep(account.credential or credential), problem)
+        return _swept(kin, once, problem)
 
     account.clear = partial(clear, "the far side is lost")
     final = partial(_land, account, link, clear)
@@ -231,8 +240,8 @@ def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:
     return "; ".join(words for words in (problem, told(kin.strays())) if words)
 
 
-def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) -> None:
-    """Run the sweep program through a gateway's command line.
+def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch) -> bool:
+    """Run the sweep program through a gateway's command line; True if something stays outside the work directory.
 
     Raises:
         FarSideError: it failed, or took too long.
@@ -259,6 +268,7 @@ def run_sweep(argv: Sequence[str], environment: Mapping[str, str], watch: Watch)
     if process.returncode == OTHER_ACCOUNT:
         msg = "cannot sweep the owner's directory: the gateway now switches to another account than for the payload; it did nothing there"
         raise GatewayIdentityError(f"{msg}; the site must keep an owner's mapping while his payload runs", reason="changed")
-    if process.returncode != 0:
+    if process.returncode not in (0, STAYS_OUTSIDE):
         msg = f"cannot sweep the owner's directory: exit code {process.returncode}"
         raise FarSideError(msg, reason="sweep")
+    return process.returncode == STAYS_OUTSIDE

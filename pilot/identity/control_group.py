@@ -44,7 +44,9 @@ class ControlGroup:
             return frozenset()
 
     def kill(self) -> None:
-        """SIGKILL for all in it at once, whoever they are; the kernel lets none be forked away meanwhile."""
+        """SIGKILL for all in it at once, whoever they are but us; the kernel lets none be forked away meanwhile."""
+        if os.getpid() in self.members():  # the way back failed
+            return
         with suppress(OSError):
             _write(self._path / "cgroup.kill", "1")
 

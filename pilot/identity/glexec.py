@@ -58,7 +58,7 @@ def find_glexec(configured: str, environ: Mapping[str, str]) -> str:
     """
     places = contract.candidates(configured, environ)
     for place in places:
-        if Path(place).is_file() and os.access(place, os.X_OK):
+        if os.access(place, os.X_OK) and Path(place).is_file():  # a place that is closed to us raises only with the second
             return place
     msg = f"cannot find gLExec, looked at {', '.join(places[:8])}; the site must install it or set identity.glexec"
     raise GatewaySiteError(msg, reason="not-found")
@@ -163,9 +163,9 @@ class GlexecGateway:
             )
             return enter(call, place, watch)
 
-    def _sweep(self, place: Sandbox, payload: Payload, uid: int, watch: Watch, credential: PayloadCredential) -> None:
+    def _sweep(self, place: Sandbox, payload: Payload, uid: int, watch: Watch, credential: PayloadCredential) -> bool:
         """Kill and clean as the owner without the far side: another call, which needs a valid proxy and the same mapping."""
         if not isinstance(credential, OwnerCredential):
-            return
+            return False
         with self._called_with(payload, credential) as environment:
-            run_sweep(contract.call_argv(self._options.glexec, sweep_argv(self._options.python, place, uid)), environment, watch)
+            return run_sweep(contract.call_argv(self._options.glexec, sweep_argv(self._options.python, place, uid)), environment, watch)

@@ -90,8 +90,8 @@ class SameAccountGateway:
         msg = f"cannot start the far side: {options.python} ended with {code}: {said}; check that identity.python is Python 3.9 or newer"
         return FarSideError(msg, reason="not-started")
 
-    def _sweep(self, place: Sandbox, uid: int, watch: Watch, _credential: PayloadCredential) -> None:
-        run_sweep(sweep_argv(self._options.python, place, uid), ENVIRONMENT, watch)
+    def _sweep(self, place: Sandbox, uid: int, watch: Watch, _credential: PayloadCredential) -> bool:
+        return run_sweep(sweep_argv(self._options.python, place, uid), ENVIRONMENT, watch)
 
 
 def _check_walls(walls: Walls | None, account: FarSideAccount) -> None:

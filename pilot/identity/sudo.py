@@ -76,9 +76,9 @@ class SudoGateway:
             with open_account(link, open_far_side, credential, partial(self._sweep, place, account, hello.uid, watch)):
                 yield open_far_side
 
-    def _sweep(self, place: Sandbox, account: str, uid: int, watch: Watch, _credential: PayloadCredential) -> None:
+    def _sweep(self, place: Sandbox, account: str, uid: int, watch: Watch, _credential: PayloadCredential) -> bool:
         argv = contract.call_argv(self._options.sudo, account, sweep_argv(self._options.python, place, uid))
-        run_sweep(argv, contract.ENVIRONMENT, watch)
+        return run_sweep(argv, contract.ENVIRONMENT, watch)
 
 
 def _check_account(account: str, hello: Hello) -> None:

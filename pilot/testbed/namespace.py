@@ -22,7 +22,7 @@ FIRST_UID = 61100
 PYTHON = "/usr/bin/python3"
 DIRECTORY = "/mnt"
 
-CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID = 0x00020000, 0x08000000, 0x20000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG = 1
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -113,9 +113,12 @@ def _furnish(directory: Path) -> None:
 
 def _become_private(directory: Path, private: Sequence[str]) -> None:
     """Mounts of our own: a fresh /proc, an empty tmpfs, the accounts."""
-    _check(_libc().unshare(CLONE_NEWNS), "make a mount namespace")
+    # The accounts have the same numbers in every namespace: IPC objects of one would be found, and removed, in another.
+    _check(_libc().unshare(CLONE_NEWNS | CLONE_NEWIPC), "make a namespace for mounts and IPC objects")
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if Path("/dev/mqueue").is_dir():
+        _mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for place in private:
         _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     _mount("tmpfs", str(directory), "tmpfs", MS_NODEV, "mode=755")

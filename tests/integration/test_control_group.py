@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -89,3 +90,12 @@ def test_where_nothing_is_delegated(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with flight(tmp_path / "run") as (account, _):
         assert "control-group" not in account.isolation.measures
     assert not list(tmp_path.glob("pilot-payload-*"))
+
+
+def test_a_group_that_we_are_in_is_not_killed(tmp_path: Path) -> None:
+    """A group that could not be left again is never killed: that would be the end of the pilot."""
+    (tmp_path / "cgroup.kill").touch()
+    for member, order in ((os.getpid(), ""), (1, "1")):
+        (tmp_path / "cgroup.procs").write_text(f"{member}\n")
+        control_group.ControlGroup(tmp_path.parent, tmp_path).kill()
+        assert (tmp_path / "cgroup.kill").read_text() == order

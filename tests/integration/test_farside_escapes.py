@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from pilot.errors import FarSideError
 from pilot.identity.kin import Kin
-from tests.support.farside_flights import processes_with
+from tests.support.farside_flights import flight, processes_with, python, shell, until, until_ended
 
 PILOT = Path(__file__).resolve().parents[1] / "support" / "escape_pilot.py"
 MARK = f"farside-escape-{os.getpid()}"
@@ -84,3 +85,45 @@ def test_nothing_escapes_by_killing_the_far_side(tmp_path: Path, name: str) -> N
     assert "far side is lost" in told["error"]
     assert (told["errors"], told["strays"], told["left"]) == ([], [], ["pilot"])
     assert processes_with(MARK) == []
+
+
+def test_a_killed_far_side_is_dealt_with_in_one_go(tmp_path: Path) -> None:
+    """Ending a payload whose far side is dead succeeds, and says nothing of strays that are not there."""
+    with flight(tmp_path / "run") as (account, watch):
+        with pytest.raises(FarSideError, match="is lost"):
+            account.start(shell("kill -9 $PPID; sleep 300"))
+            until_ended(account, watch)
+        assert account.kill() == 0
+
+
+def test_what_may_be_another_flights_is_no_residue(tmp_path: Path) -> None:
+    """A sweep that finds new things outside the work directory in a shared account leaves them, tells so, and has succeeded."""
+    strewn = Path(f"/var/tmp/{MARK}")
+    try:
+        with flight(tmp_path / "run") as (account, watch), pytest.raises(FarSideError, match="is lost"):
+            account.start(shell(f"touch {strewn}; kill -9 $PPID"))
+            until_ended(account, watch)
+        assert strewn.exists()
+        assert "and it stays; its far side was lost" in account.litter
+    finally:
+        strewn.unlink()
+
+
+STRANGLE = """
+import os, resource, time
+resource.prlimit(os.getppid(), resource.RLIMIT_%s, (%d, %d)); open("done", "w"); time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("limit", "value"), [("NOFILE", 9), ("FSIZE", 0), ("NPROC", 0)])
+def test_a_strangled_far_side_says_so(tmp_path: Path, limit: str, value: int) -> None:
+    """A payload that lowers its far side's limits, which can hide files and processes from it, is found out and ended."""
+    with flight(tmp_path / "run") as (account, _):
+        account.start(python(STRANGLE % (limit, value, value)))
+        assert until(Path(account.work, "done").exists)
+        for look in (account.sample, account.ping):
+            with pytest.raises(FarSideError, match="limits were changed") as told:
+                look()
+            assert told.value.reason == "strangled"
+        account.kill()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, NoSpaceError, PilotError, SandboxError
+from pilot.errors import (
+    FarSideError,
+    GatewayIdentityError,
+    GatewaySiteError,
+    GatewayTimeoutError,
+    NoSpaceError,
+    PilotError,
+    ResidueError,
+    SandboxError,
+    StageOutError,
+)
+from pilot.farside.protocol import LOG_PART
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
 from pilot.model import FileToFetch, NoCredential
 from pilot.watch import SelectorWatch
-from tests.support.farside_flights import PAYLOAD
+from tests.support.farside_flights import PAYLOAD, shell, until_ended
 
 LIAR = """#!/usr/bin/python3 -ISB
 import json, os, sys, time
@@ -152,3 +164,54 @@ def test_a_tail_longer_than_asked_is_dropped(tmp_path: Path) -> None:
     with board(tmp_path, GOOD, {"tail": {"data": "eHh4eA==", "start": 0}}) as account:
         assert account.tail("x", 3) == b""
         assert account.tail("x", 4) == b"xxxx"
+
+
+FLOOD = """
+enter()
+tell({"id": hear()["id"], "ok": True, **ANSWERS["confine"]})
+data, end = bytes((0, 0, 0, 2, 123, 125)) * 682, time.monotonic() + 8
+for _ in range(4):
+    if os.fork() == 0:
+        try:
+            while time.monotonic() < end: os.write(1, data)
+            os.kill(os.getppid(), 9)
+        finally: os._exit(0)
+"""
+
+
+def test_talk_without_end_keeps_nothing_waiting(tmp_path: Path) -> None:
+    """A look whether the payload ended comes back while the far side goes on talking, so limits and orders are looked at."""
+    with suppress(ResidueError), board(tmp_path, FLOOD) as account:
+        assert [account.ended() for _ in range(3)] == [None] * 3
+
+
+SLOW = """
+class Slow(dict):
+    def get(self, name):
+        if name != "confine": time.sleep(0.3)
+        return dict.get(self, name, {})
+ANSWERS = Slow(ANSWERS)
+enter()
+"""
+
+
+def test_a_log_that_is_taken_slowly_is_given_up(tmp_path: Path) -> None:
+    """Many slow answers do not add up to more than the time for storing the log."""
+    with board(tmp_path, SLOW) as account, pytest.raises(StageOutError, match="took longer than 1 s"):
+        account.store_log("file:///log", bytes(LOG_PART * 20), 1.0)
+
+
+LEAKY = "#!/bin/sh\nexec 7</etc/hostname 8>/dev/null\nexec /usr/bin/python3 \"$@\"\n"
+
+
+def test_what_a_gateway_left_open_is_closed(tmp_path: Path) -> None:
+    """Descriptors that a gateway leaves open, such as that of its log, reach neither the far side's payload nor its courier."""
+    (tmp_path / "leaky").write_text(LEAKY)
+    (tmp_path / "leaky").chmod(0o755)
+    gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python=str(tmp_path / "leaky")))
+    with SelectorWatch() as watch, gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), watch) as account:
+        far_side = Path(f"/proc/{account._hello.pid}/fd")  # type: ignore[attr-defined]
+        assert not [path for path in far_side.iterdir() if str(path.readlink()) == "/etc/hostname"]
+        account.start(shell("ls /proc/self/fd"))
+        assert until_ended(account, watch) == (0, None)
+        assert account.tail("payload.stdout", 100).split() == [b"0", b"1", b"2", b"3"]  # the last is that of ls itself

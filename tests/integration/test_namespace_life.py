@@ -88,3 +88,13 @@ def test_daemons_end_with_the_command() -> None:
     """When the command ends, what it left running ends too."""
     namespace.run_in_namespace(["/bin/sh", "-c", f"setsid sh -c ': {MARK}-rest; while :; do sleep 1; done' >/dev/null 2>&1 &"])
     assert until(lambda: processes_with(f"{MARK}-rest") == [], 5)
+
+
+def test_ipc_objects_stay_apart() -> None:
+    """IPC objects are those of the namespace: the accounts have the same numbers in each, and must not meet there."""
+    made = subprocess.run(["/usr/bin/ipcmk", "-Q"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    try:
+        done = namespace.run_in_namespace(["/bin/sh", "-c", "cat /proc/sysvipc/msg | wc -l; ipcmk -Q; cat /proc/sysvipc/msg | wc -l"])
+        assert (done.stdout.split()[0], done.stdout.split()[-1]) == (b"1", b"2")
+    finally:
+        subprocess.run(["/usr/bin/ipcrm", "-q", made], check=True)

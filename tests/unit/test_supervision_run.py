@@ -126,6 +126,16 @@ def test_lost_far_side(stand: Stand, call: str) -> None:
     assert (result.exit_code, result.signal) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("reason", "kills"), [("far-side-lost", 1), ("far-side-silent", 1), ("failed", 1), ("strangled", 1), ("survivors", 0)]
+)
+def test_the_payload_of_a_useless_far_side_is_ended(stand: Stand, reason: str, kills: int) -> None:
+    """Whatever the far side fails by, the payload does not run on while the flight ends; what survived a kill is not killed again."""
+    stand.world.fail("account.sample", FarSideError("cannot measure", reason=reason))
+    assert stand.run().stopped is StopReason.FAR_SIDE_LOST
+    assert stand.count("account.kill") == kills
+
+
 def test_far_side_lost_while_killing(stand: Stand) -> None:
     """The first reason stays when the far side is lost on the ladder."""
     stand.world.fail("account.signal 15", FarSideError("cannot signal"))
