@@ -12,12 +12,13 @@ from pilot.config import Config
 from pilot.credentials.files import read_private_file
 from pilot.credentials.owner import OwnerOptions, accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
-from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity
+from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity, Secret
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits as MyProxyLimits
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
-from pilot.ports import CredentialSource
-from pilot.sources import ByLabelSource, FileSource, NoneSource
+from pilot.ports import CredentialSource, Watch
+from pilot.retry import patiently
+from pilot.sources import ByLabelSource, DispatcherSource, FileSource, NoneSource
 from pilot.watch import SelectorWatch
 
 
@@ -32,7 +33,16 @@ def credential_sources(config: Config, dispatcher: AnyDispatcher, watch: Selecto
         options = OwnerOptions(crl=config.trust.crl, minimum_s=config.myproxy.min_lifetime_s, hostname=os.uname().nodename)
         return accept_owner_proxy(pem, owner, pilot, DirectoryTrust(config.trust.ca_dir, config.trust.voms_dir), datetime.now(UTC), options)
 
+    def fetch(payload: Payload, waiting: Watch) -> Secret[str]:
+        def ask() -> Secret[str]:
+            with watch.interrupting():
+                return dispatcher.owner_proxy(payload, config.credentials.dispatcher_role)
+
+        return patiently(ask, budget_s=config.dispatcher.claim_budget_s, watch=waiting, on_retry=lambda _trouble: None)
+
     def make(kind: str) -> CredentialSource:
+        if kind == "dispatcher":
+            return DispatcherSource(fetch=fetch, accept=accept)
         if kind == "none":
             return NoneSource()
         if kind == "file":

@@ -107,6 +107,11 @@ def _credentials(config: Config) -> Iterator[Conflict]:
             "credentials.sources credentials.file credentials.file_dn",
             "credentials.sources uses file but credentials.file or credentials.file_dn is empty; set both",
         )
+    if "dispatcher" in used and config.dispatcher.kind == "directory":
+        yield _conflict(
+            "credentials.sources dispatcher.kind",
+            "credentials.sources uses dispatcher but dispatcher.kind is directory, which hands out no proxies; choose another source",
+        )
     if "none" in used and config.identity.gateway == "glexec":
         yield _conflict(
             "credentials.sources identity.gateway",

@@ -35,7 +35,7 @@ from pilot.config_types import path as _path
 from pilot.config_types import seconds as _seconds
 from pilot.config_types import text as _text
 
-Source = Literal["myproxy", "file", "none"]
+Source = Literal["myproxy", "dispatcher", "file", "none"]
 Trust = Literal["grid", "system"]
 
 
@@ -157,10 +157,19 @@ class CredentialsSection(Struct, frozen=True, kw_only=True, forbid_unknown_field
         dict[Name, Source],
         Meta(
             max_length=64,
-            description="Class of payload (PanDA's prodSourceLabel) to source: `myproxy` (one-time token), "
-            "`file` (the VO's production proxy), `none`. Payloads of a class that is not listed are refused.",
+            description="Class of payload (PanDA's prodSourceLabel) to source: `myproxy` (one-time token), `dispatcher` (it hands the "
+            "owner's proxy out), `file` (the VO's production proxy), `none`. Payloads of a class that is not listed are refused.",
         ),
     ] = field(default_factory=_default_sources)
+    dispatcher_role: Annotated[
+        str,
+        _text(
+            r"(?:[A-Za-z0-9/][A-Za-z0-9/:=._-]*)?",
+            "a role such as atlas:/atlas/Role=production, or empty",
+            "For source `dispatcher`: the role that the owner's proxy is to have. Empty: the server decides.",
+            255,
+        ),
+    ] = ""
     file: Annotated[str, _optional_path("The VO's production proxy, for source `file`.")] = ""
     file_dn: Annotated[
         str, _text(_DN, "a DN such as /DC=org/CN=Name, or empty", "The only subject that the proxy of source `file` may have.")

@@ -1,13 +1,43 @@
-"""The credential sources that need no server: a file, none at all, a choice between sources."""
+"""The credential sources besides MyProxy: the dispatcher, a file, none at all, a choice between sources."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pilot.errors import CredentialUnavailableError, PilotError
-from pilot.model import NoCredential, OwnerCredential, Payload, PayloadCredential, PilotIdentity
+from pilot.errors import (
+    CredentialUnavailableError,
+    DispatcherProtocolError,
+    DispatcherRefusedError,
+    DispatcherUnreachableError,
+    DispatcherUntrustedError,
+    PilotError,
+)
+from pilot.model import NoCredential, OwnerCredential, Payload, PayloadCredential, PilotIdentity, Secret
 from pilot.ports import CredentialSource, Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatcherSource:
+    """Source `dispatcher`: it hands out the proxy of the payload's owner, which is verified like one from anywhere else."""
+
+    fetch: Callable[[Payload, Watch], Secret[str]]
+    """Asks for the owner's proxy as PEM text; raises the errors of a dispatcher, and what `watch.wait` raises."""
+    accept: Callable[[bytes, str, PilotIdentity], OwnerCredential]
+    """Verifies PEM against an owner string, and that it is not the pilot's own."""
+
+    def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
+        """Ask, then verify; raises as `ports.CredentialSource` says."""
+        try:
+            pem = self.fetch(payload, watch)
+        except (DispatcherUnreachableError, DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError) as trouble:
+            message = f"cannot get the proxy of {payload.owner!r} for payload {payload.id} from the dispatcher: {trouble.message}"
+            raise CredentialUnavailableError(message, reason=f"dispatcher-{trouble.reason}") from trouble
+        return self.accept(pem.reveal().encode(), payload.owner, pilot)
+
+    def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
+        """Ask again: the server renews what it keeps."""
+        return self.obtain(payload, pilot, watch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,8 @@ def no_reply(server: str, why: str, reason: str) -> DispatcherProtocolError:
 
 
 def quote(text: str, limit: int = _QUOTED) -> str:
-    """Somebody else's text in one line of ours: printable, bounded, quoted."""
+    """Somebody else's text in one line of ours: printable, bounded, quoted; not at all if it may hold a key."""
+    if "-----BEGIN" in text:
+        return "something that is not repeated here, as it may be secret"
     flat = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())
     return repr(flat if len(flat) <= limit else flat[:limit] + "...")

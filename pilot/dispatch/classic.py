@@ -25,17 +25,17 @@ _CODE: Final = re.compile(r"[0-9]{1,3}")
 
 def acquire(given: Arguments) -> Request:
     """The question for work (`getJob`)."""
-    return _form("getJob", arguments.to_classic(arguments.ACQUIRE, given))
+    return form("getJob", arguments.to_classic(arguments.ACQUIRE, given))
 
 
 def update(given: Arguments) -> Request:
     """A heartbeat or a final report (`updateJob`)."""
-    return _form("updateJob", arguments.to_classic(arguments.UPDATE, given))
+    return form("updateJob", arguments.to_classic(arguments.UPDATE, given))
 
 
 def status(payload_id: str) -> Request:
     """The question what the server knows of a payload (`getStatus`)."""
-    return _form("getStatus", {"ids": str(int(payload_id))})
+    return form("getStatus", {"ids": str(int(payload_id))})
 
 
 def answer(response: Response, server: str) -> Answer:
@@ -71,7 +71,8 @@ def known(response: Response, payload_id: str, server: str) -> tuple[Json, Json]
     return state, data.get("attemptNr")
 
 
-def _form(method: str, fields: Mapping[str, str]) -> Request:
+def form(method: str, fields: Mapping[str, str]) -> Request:
+    """A call: form fields."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     return Request(verb="POST", path=f"{PREFIX}/{method}", headers=headers, body=urlencode(fields).encode("ascii"))
 

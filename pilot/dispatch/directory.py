@@ -14,8 +14,8 @@ from pilot.dispatch.reports import Sender
 from pilot.dispatch.shared_directory import Claim
 from pilot.dispatch.strictjson import JsonError
 from pilot.dispatch.wire import parse_job
-from pilot.errors import DispatcherProtocolError, DispatcherUnreachableError, PayloadInvalidError, PilotError
-from pilot.model import KnownState, MyProxyTicket, Order, Outcome, Payload, PilotIdentity, Reply, Slot, Status
+from pilot.errors import DispatcherProtocolError, DispatcherRefusedError, DispatcherUnreachableError, PayloadInvalidError, PilotError
+from pilot.model import KnownState, MyProxyTicket, Order, Outcome, Payload, PilotIdentity, Reply, Secret, Slot, Status
 
 _PATIENCE_S = 30.0
 
@@ -98,6 +98,11 @@ class DirectoryDispatcher:
     def renew_token(self, payload: Payload) -> MyProxyTicket | None:  # noqa: ARG002 - nobody can be asked
         """None: a directory has no further token."""
         return None
+
+    def owner_proxy(self, payload: Payload, role: str) -> Secret[str]:  # noqa: ARG002 - nobody can be asked
+        """Raise DispatcherRefusedError: a directory hands out no proxy."""
+        message = f"cannot get the proxy of {payload.owner!r} from a directory; correct credentials.sources"
+        raise DispatcherRefusedError(message, reason="no-proxy")
 
     def close(self) -> None:
         """Withdraw the request for a job, if one stands: nobody would fly it."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pilot import __version__
-from pilot.dispatch import dialects, replies, reports, strictjson, v1, whoami
+from pilot.dispatch import dialects, handed, replies, reports, strictjson, v1, whoami
 from pilot.dispatch.answers import Response
 from pilot.dispatch.arguments import Arguments
 from pilot.dispatch.dialects import Dialect
 from pilot.dispatch.reports import Match, Sender
 from pilot.dispatch.request import Request
 from pilot.errors import ConfigurationError, PayloadInvalidError, PilotError
-from pilot.model import KnownState, MyProxyTicket, Outcome, Payload, PilotCredential, PilotIdentity, Reply, Slot, Status
+from pilot.model import KnownState, MyProxyTicket, Outcome, Payload, PilotCredential, PilotIdentity, Reply, Secret, Slot, Status
 from pilot.tls import EndpointTrust, client_context
 
 if TYPE_CHECKING:
@@ -156,6 +156,20 @@ class PandaDispatcher:
         if self._speak(credential) is not dialects.V1:
             return None
         return whoami.parse(self._exchange(whoami.request(), credential), self._server)
+
+    def owner_proxy(self, payload: Payload, role: str) -> Secret[str]:
+        """Ask for the owner's proxy, which the server may hand out; unverified PEM text.
+
+        Args:
+            role: VOMS role that the proxy is to have; empty: the server's default.
+
+        Raises:
+            DispatcherUnreachableError, DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError.
+        """
+        credential = self._claimer or self._credential()
+        dialect = self._speak(credential).name
+        response = self._exchange(handed.request(dialect, payload.owner, role), credential)
+        return handed.proxy(dialect, response, self._server)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -35,6 +35,14 @@ def archive(rig: Rig, number: int) -> dict[str, str]:
         return {name: stream.read().decode() for name, stream in members.items() if stream is not None}
 
 
+def test_the_dispatcher_hands_the_owners_proxy_out(rig: Rig) -> None:
+    """With source `dispatcher` nobody asks MyProxy; the payload's files are still moved as its owner."""
+    spec = shell("echo x > handed.txt", outputs=("handed.txt",), token=False)
+    landed, (job,) = rig.fly(spec, sets={"credentials.sources": "{user: dispatcher}", "myproxy.servers": "[]"})
+    assert (landed.code, landed.left, job.state) == (0, [], "finished"), landed.stderr
+    assert {file.owner for file in rig.grid.storage.files() if file.path == "/testbed/handed.txt"} == {ALICE_DN}
+
+
 def test_a_good_flight_moves_files_as_the_owner(rig: Rig) -> None:
     """A good payload's inputs, outputs and log are moved as its owner, its report lists what is stored, and nothing stays."""
     spec = shell(
