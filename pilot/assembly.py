@@ -16,13 +16,16 @@ from pathlib import Path
 from pilot import recovery, telling
 from pilot.assembly_common import admit_options, journal_directory, proxy_path, scratch_directory
 from pilot.assembly_credentials import credential_sources
-from pilot.assembly_dispatch import dispatcher_address, dispatcher_client, heartbeat_rhythm
+from pilot.assembly_dispatch import AnyDispatcher, dispatcher_address, dispatcher_client, heartbeat_rhythm
 from pilot.assembly_flight import flight_plan, flight_policy, payload_environment, shift_policy
 from pilot.assembly_identity import gateway_for
 from pilot.assembly_slot import CurrentSlot, probe_options
+from pilot.assembly_trial import ADDRESS, Trial
 from pilot.config import Config
 from pilot.credentials.admit import admit
 from pilot.credentials.renewal import RenewingProxy
+from pilot.dispatch.canned import CannedDispatcher
+from pilot.dispatch.https import PandaDispatcher
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
@@ -37,13 +40,14 @@ from pilot.slot.probe import SlotProbe
 from pilot.watch import SelectorWatch
 
 
-def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResult:
+def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial | None = None) -> ShiftResult:
     """Admit, then work until there is a reason to stop.
 
     Args:
         config: the site's configuration.
         environ: the pilot's environment; only the batch system's variables and ``X509_USER_PROXY`` are read.
         run_dir: run directory that a wrapper made; empty: one is made in the scratch directory.
+        trial: not the usual work, but what somebody wants to see of this site.
 
     Raises:
         PilotError: before any payload was claimed.
@@ -56,6 +60,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
     teller = Teller(log_path=config.paths.log, audit_path=config.paths.audit, context=context)
     with ExitStack() as stack:
         stack.callback(teller.close)
+        canned = trial.payload if trial else None
         drains = config.lifetime.usr1 == "drain"
         watch = stack.enter_context(SelectorWatch(usr1_drains=drains, drain_file=config.lifetime.drain_file))
         kept = partial(telling.kept, teller)
@@ -69,9 +74,11 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
         telling.journal(teller, journal.path, inside=journal.in_scratch)
         record = stack.enter_context(Run(journal.path, run_path))  # before there is anything to be left behind
         run = stack.enter_context(RunDirectory(run_path))
-        spool = Spool(journal.path, dispatcher=dispatcher_address(config), run=record)
+        spool = Spool(journal.path, dispatcher=ADDRESS if canned else dispatcher_address(config), run=record)
         stack.callback(spool.close)
-        dispatcher = dispatcher_client(config, environ, teller, lambda: proxy.current().credential)
+        dispatcher: AnyDispatcher | CannedDispatcher = (
+            CannedDispatcher(canned) if canned else dispatcher_client(config, environ, teller, lambda: proxy.current().credential)
+        )
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
             dispatcher.heartbeat,
@@ -95,7 +102,17 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str) -> ShiftResul
             plan=lambda payload: flight_plan(config, payload, slot.left_s()),
             environment=lambda payload, account: payload_environment(config, payload, account),
         )
+        if trial is not None and trial.dry:
+            return ShiftResult(flown=(), error=None, reason=_asked_nothing(dispatcher, teller))
         return Shift(kit, watch, shift_policy(config, ends_at), slot.offer, proxy.current, left_s=slot.left_s).work()
+
+
+def _asked_nothing(dispatcher: AnyDispatcher | CannedDispatcher, teller: Teller) -> str:
+    """The end of a dry run: the dispatcher answers, and is asked for no payload. Raises as `Dispatcher.claim`."""
+    seen = dispatcher.seen() if isinstance(dispatcher, PandaDispatcher) else None
+    fqans = f"; it saw {', '.join(seen.fqans) or 'no VOMS attributes'}" if seen else ""
+    teller.say("shift.dry-run", f"dry run: everything up to the question for work went well{fqans}")
+    return "dry run"
 
 
 def _finish_earlier(

@@ -12,6 +12,7 @@ from pilot.config import Config
 from pilot.credentials.files import read_private_file
 from pilot.credentials.owner import OwnerOptions, accept_owner_proxy
 from pilot.credentials.trust import DirectoryTrust
+from pilot.dispatch.canned import CannedDispatcher
 from pilot.model import MyProxyTicket, OwnerCredential, Payload, PilotIdentity, Secret
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits as MyProxyLimits
@@ -22,7 +23,7 @@ from pilot.sources import ByLabelSource, DispatcherSource, FileSource, NoneSourc
 from pilot.watch import SelectorWatch
 
 
-def credential_sources(config: Config, dispatcher: AnyDispatcher, watch: SelectorWatch) -> CredentialSource:
+def credential_sources(config: Config, dispatcher: AnyDispatcher | CannedDispatcher, watch: SelectorWatch) -> CredentialSource:
     """The credential source of each class of payload."""
 
     def renew_token(payload: Payload) -> MyProxyTicket | None:

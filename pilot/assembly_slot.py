@@ -26,9 +26,12 @@ def probe_options(config: Config, environ: Mapping[str, str]) -> ProbeOptions:
 
 def slot_text(facts: SlotFacts, now: float) -> str:
     """The slot in a sentence; now in seconds since 1970."""
-    systems = ", ".join(names(facts)) or "none that shows itself"
+    systems = ", ".join(names(facts))
     cores, memory, end = smallest(facts.cores), smallest(facts.memory_bytes), smallest(facts.ends_at)
-    told = [f"batch system {systems}", f"cores {cores.value} ({cores.source})" if cores else "cores unknown"]
+    if not (systems or cores or memory or end):
+        return "no batch system shows itself; nobody tells cores, memory or end of this slot"
+    told = [f"batch system {systems}" if systems else "no batch system"]
+    told.append(f"cores {cores.value} ({cores.source})" if cores else "cores unknown")
     told.append(f"memory {memory.value // MB} MB ({memory.source})" if memory else "memory unknown")
     told.append(f"ends in {max(0, end.value - int(now))} s ({end.source})" if end else "end unknown")
     return "; ".join(told)

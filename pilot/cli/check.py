@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pilot.config import Loaded
+    from pilot.errors import ConfigurationError
     from pilot.selfcheck.results import Checked, Status
 
 Subparsers = Any
@@ -60,8 +61,6 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from pilot.assembly_check import choose, task
     from pilot.assembly_check_subject import Subject
-    from pilot.cli.config import load_from_args
-    from pilot.errors import ConfigurationError
     from pilot.process import harden
     from pilot.selfcheck import running
 
@@ -70,13 +69,8 @@ def _check(options: argparse.Namespace) -> int:
         print("\n".join(f"{entry.name:<25}{entry.group:<15}{entry.asks}" for entry in entries))
         return GOOD
     harden()
-    configured: Loaded | ConfigurationError
-    try:
-        configured = load_from_args(options, os.environ)
-    except ConfigurationError as error:
-        configured = error  # told by a check of its own
     owner = os.path.abspath(options.owner_proxy) if options.owner_proxy else ""  # noqa: PTH100 - a link must stay one, to be refused
-    subject = Subject(configured=configured, environ=os.environ, owner_proxy=owner)
+    subject = Subject(configured=_configured(options), environ=os.environ, owner_proxy=owner)
     done = []
     for checked in running.run([task(entry, subject, offline=options.offline) for entry in entries], options.time_limit):
         done.append(checked)
@@ -84,6 +78,28 @@ def _check(options: argparse.Namespace) -> int:
             print(_line(checked), flush=True)
     print(_SUMMARIES[options.format](done))
     return _code(done)
+
+
+def checks_offline(options: argparse.Namespace) -> str:
+    """All checks that talk to no server, as text."""
+    from pilot.assembly_check import CHECKS, task
+    from pilot.assembly_check_subject import Subject
+    from pilot.selfcheck import running
+
+    subject = Subject(configured=_configured(options), environ=os.environ)
+    done = list(running.run([task(entry, subject, offline=True) for entry in CHECKS], DEFAULT_LIMIT_S))
+    return "\n".join([*map(_line, done), _text(done)]) + "\n"
+
+
+def _configured(options: argparse.Namespace) -> Loaded | ConfigurationError:
+    """The configuration; what is wrong with it is told by a check of its own."""
+    from pilot.cli.config import load_from_args
+    from pilot.errors import ConfigurationError
+
+    try:
+        return load_from_args(options, os.environ)
+    except ConfigurationError as error:
+        return error
 
 
 def _code(done: Sequence[Checked]) -> int:

@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("pilot.cli.run", "take payloads from the dispatcher until there is no more work or time"),
     "recover": ("pilot.cli.recover", "deliver final states that an earlier pilot could not, and clean up behind it"),
     "check": ("pilot.cli.check", "look at everything that a pilot needs here, say what to do about what is wrong"),
+    "support-bundle": ("pilot.cli.support_bundle", "collect configuration, checks and logs without secrets in one file"),
     "config": ("pilot.cli.config", "show, check or describe the configuration"),
     "myproxy": ("pilot.cli.myproxy", "get, store, look at or remove credentials in a MyProxy server"),
     "proxy": ("pilot.cli.proxy", "show or verify a proxy file"),

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from pilot.cli.edge import tell_error, tell_result
-from pilot.errors import PilotError, StoppedError
+from pilot.errors import ConfigurationError, PilotError, StoppedError
 from pilot.log import clean_lines
 from pilot.shift import ShiftResult, exit_error
 
@@ -22,6 +22,15 @@ def add_arguments(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("run", help="take payloads from the dispatcher until there is no more work or time")
     add_config_options(parser)
     parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory made by the wrapper (default: a fresh one)")
+    parser.add_argument("--dry-run", action="store_true", help="everything up to the question for work, then end")
+    parser.add_argument(
+        "--test-job",
+        action="store_true",
+        help="with --owner-proxy, or where payloads keep the pilot's account: fly one made-up payload, no dispatcher is asked; else ask "
+        "the dispatcher for one payload of class test",
+    )
+    parser.add_argument("--owner-proxy", metavar="FILE", default="", help="for --test-job: proxy of the user as whom it runs")
+    parser.add_argument("--stage-to", metavar="URL", default="", help="for --test-job: where its output and log go (default: nowhere)")
     parser.add_argument(
         "--exit-profile",
         choices=("native", "harvester"),
@@ -51,10 +60,32 @@ def run(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> ShiftResult:
     from pilot.cli.config import load_from_args
 
-    loaded = load_from_args(options, os.environ)
+    if (options.owner_proxy or options.stage_to) and not options.test_job:
+        raise ConfigurationError("cannot use --owner-proxy or --stage-to: they belong to --test-job; add it", reason="arguments")
+    config = load_from_args(options, os.environ).config
+    trial = None
+    if options.dry_run or options.test_job:
+        from pilot.assembly_trial import Trial, asked_for, test_job
+
+        if options.dry_run:
+            trial = Trial(dry=True)
+        elif options.owner_proxy or config.identity.gateway not in ("glexec", "sudo"):
+            config, trial = test_job(config, options.owner_proxy, options.stage_to)
+        else:
+            config = asked_for(config)
     from pilot.assembly import work
 
-    return work(loaded.config, os.environ, options.run_dir)
+    result = work(config, os.environ, options.run_dir, trial)
+    return _tested(result) if options.test_job else result
+
+
+def _tested(result: ShiftResult) -> ShiftResult:
+    """A test job is there to be finished: one that was not is an error of this command."""
+    if result.error is not None or (result.flown and all(flown.outcome.error_code == 0 for flown in result.flown)):
+        return result
+    why = result.flown[-1].outcome.diagnosis if result.flown else f"there was none ({result.reason})"
+    error = PilotError(f"cannot finish the test job: {why}; the log above tells the stage", reason="test-job")
+    return ShiftResult(flown=result.flown, error=error, reason=result.reason)
 
 
 def _tell_end(result: ShiftResult, profile: str) -> int:
