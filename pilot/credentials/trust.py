@@ -36,9 +36,11 @@ def _read(path: Path, limit_bytes: int) -> TrustFile | None:
         msg = f"{path} cannot be read: {getattr(error, 'strerror', error)}"
         raise TrustUnreadableError(msg) from error
     try:
-        _check(path, os.fstat(descriptor), stat.S_IFREG)
+        status = os.fstat(descriptor)
+        _check(path, status, stat.S_IFREG)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit_bytes + 1)
+            # Memory is taken for as much as is asked for, at each new connection.
+            content = file.read(min(status.st_size, limit_bytes) + 1)
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise TrustUnreadableError(msg) from error
