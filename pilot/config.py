@@ -1,4 +1,4 @@
-"""Loading the configuration: defaults, the batch system's, site YAML, environment, flags, in this order.
+"""Loading the configuration: defaults, the batch system's, site YAML, its part for the queue, environment, flags, in this order.
 
 A later layer replaces a field as a whole, also a list or map. All problems of all layers are told at once.
 """
@@ -14,11 +14,13 @@ from types import MappingProxyType
 from pilot.config_checks import conflicts
 from pilot.config_fields import FIELDS, SECTIONS, VARIABLES, FieldSpec, convert, nearest
 from pilot.config_sections import Config
-from pilot.config_yaml import MAX_BYTES, UnreadableYamlError, read_entries, read_value
+from pilot.config_yaml import MAX_BYTES, Entry, UnreadableYamlError, read_entries, read_value
 from pilot.errors import ConfigurationError
 
 __all__ = ["Config", "Loaded", "load_config"]
 
+QUEUES = "queues"
+"""Section of a site file that holds, for single queues, sections again."""
 MAX_TOLD = 50
 """Most problems that one message lists."""
 
@@ -46,6 +48,8 @@ class _Gathering:
     problems: list[str] = field(default_factory=list)
     doubtful: set[str] = field(default_factory=set)
     """Fields with a problem already: no second message about them."""
+    queues: dict[str, dict[str, _Setting]] = field(default_factory=dict)
+    """What files say of single queues."""
     unread: bool = False
     """A file could not be read, so nothing can be said about fields that are missing."""
 
@@ -68,9 +72,11 @@ def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Seq
         _gather_flag(gathering, default, "--default")
     for path in files:
         _gather_file(gathering, path)
+    of_files = dict(gathering.settings)
     _gather_environment(gathering, environ)
     for override in overrides:
         _gather_flag(gathering, override, "--set")
+    _take_queue(gathering, of_files)
     config, provenance = _build(gathering)
     if not gathering.unread:
         for conflict in conflicts(config):
@@ -92,6 +98,9 @@ def _gather_file(gathering: _Gathering, path: str) -> None:
         return
     for entry in entries:
         where = f"{path}:{entry.line}"
+        if entry.section == QUEUES and entry.name:
+            _gather_queue(gathering, entry, where)
+            continue
         if not entry.name:
             gathering.problems.append(f"{where}: section {entry.section[:100]}: {entry.problem}")
             gathering.doubtful.update(name for name in FIELDS if name.startswith(f"{entry.section}."))
@@ -104,6 +113,42 @@ def _gather_file(gathering: _Gathering, path: str) -> None:
             gathering.doubtful.add(spec.full_name)
             continue
         gathering.settings[spec.full_name] = _Setting(value=entry.value, source=where)
+
+
+def _gather_queue(gathering: _Gathering, entry: Entry, where: str) -> None:
+    """Read what a file says of one queue; it is checked whether or not it is this pilot's."""
+    queue, sections = entry.name, entry.value
+    settings = gathering.queues.setdefault(queue, {})
+    if entry.problem:
+        gathering.problems.append(f"{where}: {QUEUES}.{queue[:100]}: {entry.problem}")
+        return
+    if not isinstance(sections, dict) or not all(isinstance(fields, dict) for fields in sections.values()):
+        gathering.problems.append(f"{where}: {QUEUES}.{queue[:100]} must be a map of sections with fields")
+        return
+    for section, fields in sections.items():
+        for name, value in fields.items():
+            spec = _known(gathering, str(section), str(name), where)
+            if spec is None:
+                continue
+            if spec.full_name == "site.queue":
+                gathering.problems.append(f"{where}: {QUEUES}.{queue[:100]} sets site.queue, by which it is chosen; remove it")
+                continue
+            try:
+                convert(spec, value)
+            except ValueError as error:
+                gathering.problems.append(f"{where}: {QUEUES}.{queue[:100]}: {error}")
+                continue
+            settings[spec.full_name] = _Setting(value=value, source=f"{where} (queue {queue[:100]})")
+
+
+def _take_queue(gathering: _Gathering, of_files: Mapping[str, _Setting]) -> None:
+    """Let the part of this pilot's queue replace what files and defaults say, but not what environment or flags say."""
+    chosen = gathering.settings.get("site.queue")
+    if chosen is None or not isinstance(chosen.value, str):
+        return
+    for name, setting in gathering.queues.get(chosen.value, {}).items():
+        if gathering.settings.get(name) is of_files.get(name):
+            gathering.settings[name] = setting
 
 
 def _read(path: str) -> str:

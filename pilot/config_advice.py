@@ -63,7 +63,7 @@ def _times(config: Config) -> Iterator[Advice]:
     if payload.wall_s > lifetime.lifetime_s:
         doubt = f"payloads may run {payload.wall_s} s, longer than the pilot asks for work at all ({lifetime.lifetime_s} s)"
         yield Advice(field="payload.wall_s", doubt=doubt, remedy="correct one of them; lifetime.lifetime_s should fit the slot")
-    if payload.grace_s + lifetime.reserve_s > lifetime.batch_grace_s:
+    if payload.grace_s > lifetime.batch_grace_s:
         left_s = lifetime.batch_grace_s - lifetime.reserve_s
         doubt = f"after a stop signal payloads get only {left_s} s of their grace of {payload.grace_s} s"
         yield Advice(field="payload.grace_s", doubt=doubt, remedy="raise the batch system's grace with lifetime.batch_grace_s, or lower it")

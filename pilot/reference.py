@@ -29,6 +29,9 @@ def site_schema() -> str:
     for definition in schema["$defs"].values():
         # A site file alone need not be complete: the environment or flags may set the rest.
         definition.pop("required", None)
+    sections = schema["$defs"]["Config"]["properties"]
+    queue = {"type": "object", "properties": dict(sections), "additionalProperties": False}
+    sections["queues"] = {"type": "object", "description": "For single queues, sections again.", "additionalProperties": queue}
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2, sort_keys=True) + "\n"
 
 
@@ -43,6 +46,7 @@ def configuration_page() -> str:
         NOTE,
         "# Configuration\n",
         "A field is taken from the first of these places that has it: `--set section.field=value`, the environment variable, "
+        "the part of the site's YAML file for this queue (`queues: {NAME: {section: {field: value}}}`), "
         "the site's YAML file (a later `--config` before an earlier one), the default. Lists and maps are replaced as a whole. "
         "In the environment and after `--set`, text is taken as it stands and everything else is read as YAML "
         "(`[a, b]`, `{key: value}`). Unknown names are refused. `pilot config show` prints each value with its place.\n",

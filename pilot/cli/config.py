@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pilot.config import Loaded, load_config
+from pilot.config_advice import advice
 from pilot.errors import ConfigurationError
 
 Subparsers = Any
@@ -103,10 +104,12 @@ def _check(files: list[str]) -> int:
     code = 0
     for path in files:
         try:
-            load_config([path], {}, [])
+            loaded = load_config([path], {}, [])
         except ConfigurationError as error:
             print(error.message, file=sys.stderr)
             code = error.exit_code
         else:
             print(f"{path}: good")
+            for remark in advice(loaded.config):
+                print(f"  {remark}")
     return code

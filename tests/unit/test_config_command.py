@@ -62,10 +62,12 @@ def test_schema_is_the_declaration(capsys: pytest.CaptureFixture[str]) -> None:
     sections = {name: schema["$defs"][ref["$ref"].rpartition("/")[2]] for name, ref in _section_refs(schema).items()}
     assert {f"{section}.{name}" for section, body in sections.items() for name in body["properties"]} == set(FIELDS)
     assert all(body["additionalProperties"] is False for body in sections.values())
+    queue = schema["$defs"]["Config"]["properties"]["queues"]["additionalProperties"]
+    assert (set(queue["properties"]), queue["additionalProperties"]) == (set(sections), False)
     heartbeat = sections["dispatcher"]["properties"]["heartbeat_s"]
     assert (heartbeat["minimum"], heartbeat["maximum"]) == (1, 86400)
 
 
 def _section_refs(schema: dict) -> dict:
     properties = schema["$defs"]["Config"]["properties"]
-    return {name: body if "$ref" in body else body["anyOf"][0] for name, body in properties.items()}
+    return {name: body if "$ref" in body else body["anyOf"][0] for name, body in properties.items() if name != "queues"}
