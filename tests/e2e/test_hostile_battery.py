@@ -1,4 +1,4 @@
-"""The battery of hostile payloads, each really run in the pilot's own account and in a switched one."""
+"""The battery of hostile payloads, each really run at the levels of isolation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from pilot.isolation import STOPPED_AT, Threat, level_of
 from pilot.testbed.namespace import run_in_namespace
 from tests.support.hostile_cases import CASES, PAGE, Case, page
+from tests.support.hostile_cases import LEVELS as ALL
 
 pytestmark = pytest.mark.needs("account-switch")
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = ROOT / "tests" / "support" / "hostile_play.py"
-LEVELS = ("same", "switched")
+NEEDS = {"confined": ["landlock"], "walled": ["bwrap"], "sealed": ["landlock"]}
+LEVELS = [pytest.param(level, marks=[pytest.mark.needs(need) for need in NEEDS.get(level, [])]) for level in ALL]
 
 
 @cache
@@ -48,19 +51,35 @@ def verdict(case: Case, seen: dict[str, Any]) -> str:
     return str(seen["said"].split()[0]) if case.access else "contained"
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("case", [pytest.param(one, id=one.name, marks=[pytest.mark.long] * one.long) for one in CASES])
+def names(level: str) -> list[Any]:
+    """The cases that are played at a level."""
+    there = [(case, case.long) for case in CASES if case.verdict(level)]
+    marks = [pytest.mark.needs(need) for need in NEEDS.get(level, [])]
+    return [pytest.param(case, level, id=f"{case.name}-{level}", marks=[*marks, *[pytest.mark.long] * long]) for case, long in there]
+
+
+@pytest.mark.parametrize(("case", "level"), [one for level in ALL for one in names(level)])
 def test_verdict(request: pytest.FixtureRequest, case: Case, level: str) -> None:
     """What a hostile payload tries comes to what the table says, and nothing of it is left that is not told."""
     seen = played(level, "long" if request.config.getoption("--long") else "short")[case.name]
-    assert verdict(case, seen) == getattr(case, level)
+    assert verdict(case, seen) == case.verdict(level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_pilots_proxy_stays_private(request: pytest.FixtureRequest, level: str) -> None:
-    """Whatever payloads do, the mode of the pilot's proxy is 0600 afterwards."""
+def test_what_the_battery_leaves_as_it_was(request: pytest.FixtureRequest, level: str) -> None:
+    """Whatever payloads do, the pilot's proxy has mode 0600 afterwards, and each ran at the level that was meant."""
     seen = played(level, "long" if request.config.getoption("--long") else "short")
     assert {told["mode"] for told in seen.values()} == {0o600}
+    assert {told["level"] for told in seen.values() if "level" in told} == {level}
+
+
+@pytest.mark.parametrize("level", ALL)
+@pytest.mark.parametrize("threat", Threat, ids=lambda threat: threat.name.lower())
+def test_the_levels_claim_what_the_battery_shows(threat: Threat, level: str) -> None:
+    """A level is said to stop a threat if all payloads that show it are denied there, else it is not."""
+    shown = {case.verdict(level) for case in CASES if case.threat is threat}
+    assert shown, threat
+    assert (level_of(level) in STOPPED_AT[threat]) == (shown == {"denied"})
 
 
 def test_the_battery_is_as_printed() -> None:

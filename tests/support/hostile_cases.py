@@ -9,9 +9,15 @@ A case's body is Python, run as a payload with the names of `PRELUDE`. Verdicts 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from pilot.isolation import Level, Threat
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "hostile-payloads.md"
 PRELUDE = """
@@ -35,7 +41,7 @@ def take(pid, number): check(libc.syscall(438, check(libc.syscall(434, pid, 0)),
 def peek(pid):
     class Piece(ctypes.Structure): _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
     here, there = Piece(ctypes.addressof(ctypes.create_string_buffer(8)), 8), Piece(4096, 8)
-    if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) < 0 and ctypes.get_errno() == 1: raise PermissionError
+    if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) < 0 and ctypes.get_errno() != 14: raise PermissionError
 def limits(pid): resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
 def daemon():
     if os.fork(): return False
@@ -49,15 +55,25 @@ def hop():
 """
 
 
+LEVELS = tuple(level.word for level in Level)
+PLAYED = ("shared", "walled", "switched")
+"""Levels at which the whole battery is played; at the others what wants access, which is what Landlock denies."""
+NEVER, SHARED, OWN = frozenset[str](), frozenset({"shared"}), frozenset({"shared", "confined", "walled"})
+UNCONFINED, HERE = frozenset({"shared", "walled", "switched"}), frozenset({"shared", "switched"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One hostile payload."""
 
     name: str
     body: str
-    same: str
-    """Verdict in the pilot's own account."""
-    switched: str
+    open_at: frozenset[str] | None = None
+    """It tells itself whether it succeeded: the levels at which it does."""
+    threat: Threat | None = None
+    """Which row of the levels' table it shows."""
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    """Level to verdict, for the others."""
     output: bool = False
     """It makes ``out`` and wants it stored."""
     ended: tuple[int | None, int | None] = (0, None)
@@ -67,7 +83,13 @@ class Case:
     @property
     def access(self) -> bool:
         """It tells itself whether it succeeded."""
-        return {self.same, self.switched} <= {"open", "denied"}
+        return self.open_at is not None
+
+    def verdict(self, level: str) -> str:
+        """What must come of it; empty: it is not played there."""
+        if self.open_at is not None:
+            return "open" if level in self.open_at else "denied"
+        return self.verdicts.get(level, "")
 
     @property
     def code(self) -> str:
@@ -78,58 +100,64 @@ class Case:
         return f"{PRELUDE}\ntry:\n{body}\n    print('open')\nexcept (OSError, ValueError) as error:\n    print('denied', error)\n"
 
 
-def access(name: str, body: str, same: str, switched: str = "denied") -> Case:
-    return Case(name=name, body=body, same=same, switched=switched)
+def access(name: str, body: str, open_at: frozenset[str] = SHARED, threat: Threat | None = None) -> Case:
+    return Case(name=name, body=body, open_at=open_at, threat=threat)
 
 
 def output(name: str, body: str) -> Case:
-    return Case(name=name, body=body, same="refused", switched="refused", output=True)
+    return Case(name=name, body=body, verdicts=dict.fromkeys(PLAYED, "refused"), output=True)
 
 
 def contained(name: str, body: str, code: int | None = 0, number: int | None = None, *, long: bool = False) -> Case:
-    return Case(name=name, body=body, same="contained", switched="contained", ended=(code, number), long=long)
+    return Case(name=name, body=body, verdicts=dict.fromkeys(PLAYED, "contained"), ended=(code, number), long=long)
 
 
 def lost(name: str, body: str, *, long: bool = False) -> Case:
-    return Case(name=name, body=body, same="lost", switched="lost", long=long)
+    return Case(name=name, body=body, verdicts=dict.fromkeys(PLAYED, "lost"), long=long)
 
 
 CASES = (
-    access("read the pilot's proxy", 'read(facts["proxy"])', "open"),
-    access("read the pilot's environment", 'read(f"/proc/{pilot}/environ")', "denied"),
-    access("read the pilot's memory", 'open(f"/proc/{pilot}/mem", "rb")', "denied"),
-    access("read the pilot's memory map", 'read(f"/proc/{pilot}/maps")', "denied"),
-    access("read the pilot's memory by system call", "peek(pilot)", "denied"),
-    access("list the pilot's descriptors", 'os.listdir(f"/proc/{pilot}/fd")', "denied"),
-    access("take a descriptor of the pilot", "take(pilot, 0)", "denied"),
-    access("enter the pilot's root directory", 'os.listdir(f"/proc/{pilot}/root/")', "denied"),
-    access("trace the pilot", "trace(pilot)", "denied"),
-    access("signal the pilot", "os.kill(pilot, 0)", "open"),
-    access("stop the pilot (SIGSTOP)", "os.kill(pilot, 19); os.kill(pilot, 18)", "open"),
-    access("kill the pilot (SIGKILL)", "os.kill(pilot, 9)", "open"),
-    access("change the pilot's limits", "limits(pilot)", "open"),
-    access("change the pilot's priority", "os.setpriority(os.PRIO_PROCESS, pilot, 19)", "open"),
-    access("read the far side's environment", 'read(f"/proc/{far_side}/environ")', "denied", "denied"),
-    access("read the far side's memory", 'open(f"/proc/{far_side}/mem", "rb")', "denied"),
-    access("list the far side's descriptors", 'os.listdir(f"/proc/{far_side}/fd")', "denied"),
-    access("speak for the far side", "take(far_side, 1)", "denied"),
-    access("trace the far side", "trace(far_side)", "denied"),
-    access("list the run directory", 'os.listdir(facts["run"])', "open"),
-    access("list the pilot's private directory", 'os.listdir(facts["run"] + "/pilot")', "open"),
-    access("write beside the work directory", 'open("../planted", "w").close(); os.unlink("../planted")', "open"),
-    access("move the work directory away", 'os.rename("../work", "../moved"); os.rename("../moved", "../work")', "open"),
-    access("change the far side's program", 'append(program())', "open"),
-    access("read the journal", 'read(facts["journal"])', "open"),
-    access("change the journal", 'append(facts["journal"])', "open"),
-    access("change the pilot's log", 'append(facts["log"])', "open"),
-    access("read a neighbour's file", 'read(facts["neighbour file"])', "open"),
-    access("read a neighbour's environment", 'read(f"/proc/{neighbour}/environ")', "open"),
-    access("signal a neighbour", "os.kill(neighbour, 0)", "open"),
-    access("become root", "os.setuid(0)", "denied"),
-    access("leave the account's groups", "os.setgroups([])", "denied"),
-    access("make a device", 'os.mknod("device", 0o60600, os.makedev(1, 3))', "denied"),
-    access("reach a terminal", 'os.open("/dev/tty", os.O_RDWR)', "denied"),
-    access("raise its limit of core dumps", "resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))", "denied"),
+    access("read the pilot's proxy", 'read(facts["proxy"])', SHARED, Threat.FILES),
+    access("read the pilot's environment", 'read(f"/proc/{pilot}/environ")', NEVER, Threat.MEMORY),
+    access("read the pilot's memory", 'open(f"/proc/{pilot}/mem", "rb")', NEVER, Threat.MEMORY),
+    access("read the pilot's memory map", 'read(f"/proc/{pilot}/maps")', NEVER, Threat.MEMORY),
+    access("read the pilot's memory by system call", "peek(pilot)", NEVER, Threat.MEMORY),
+    access("list the pilot's descriptors", 'os.listdir(f"/proc/{pilot}/fd")', NEVER, Threat.MEMORY),
+    access("take a descriptor of the pilot", "take(pilot, 0)", NEVER, Threat.MEMORY),
+    access("enter the pilot's root directory", 'os.listdir(f"/proc/{pilot}/root/")', NEVER, Threat.MEMORY),
+    access("trace the pilot", "trace(pilot)", NEVER, Threat.MEMORY),
+    access("signal the pilot", "os.kill(pilot, 0)", SHARED, Threat.SIGNAL),
+    access("stop the pilot (SIGSTOP)", "os.kill(pilot, 19); os.kill(pilot, 18)", SHARED, Threat.SIGNAL),
+    access("kill the pilot (SIGKILL)", "os.kill(pilot, 9)", SHARED, Threat.SIGNAL),
+    access("change the pilot's limits", "limits(pilot)", frozenset({"shared", "confined"})),
+    access("change the pilot's priority", "os.setpriority(os.PRIO_PROCESS, pilot, 19)", frozenset({"shared", "confined"})),
+    access("read the far side's environment", 'read(f"/proc/{far_side}/environ")', NEVER),
+    access("read the far side's memory", 'open(f"/proc/{far_side}/mem", "rb")', NEVER),
+    access("list the far side's descriptors", 'os.listdir(f"/proc/{far_side}/fd")', NEVER),
+    access("speak for the far side", "take(far_side, 1)", NEVER),
+    access("trace the far side", "trace(far_side)", NEVER),
+    access("list the run directory", 'os.listdir(facts["run"]).index("pilot")'),
+    access("list the pilot's private directory", 'os.listdir(facts["run"] + "/pilot")', SHARED, Threat.FILES),
+    access("write beside the work directory", 'open("../planted", "w").close(); os.unlink("../planted")', frozenset({"shared", "walled"})),
+    access("move the work directory away", 'os.rename("../work", "../moved"); os.rename("../moved", "../work")', frozenset({"shared", "walled"})),
+    access("change the far side's program", 'append(program())', SHARED, Threat.FILES),
+    access("read the journal", 'read(facts["journal"])', SHARED, Threat.FILES),
+    access("change the journal", 'append(facts["journal"])', SHARED, Threat.FILES),
+    access("change the pilot's log", 'append(facts["log"])', SHARED, Threat.FILES),
+    access("read a neighbour's file", 'read(facts["neighbour file"])'),
+    access("read a neighbour's environment", 'read(f"/proc/{neighbour}/environ")'),
+    access("signal a neighbour", "os.kill(neighbour, 0)"),
+    access("see the pilot's process", 'read(f"/proc/{pilot}/cmdline")', frozenset(LEVELS) - {"walled"}, Threat.LIST),
+    access("signal its own far side", "os.kill(far_side, 0)", UNCONFINED, Threat.FAR_SIDE),
+    access("read another file of its account", 'read(facts["sibling file"])', HERE, Threat.SIBLING),
+    access("read what others left in /var/tmp", 'read("/var/tmp/data")', HERE, Threat.TMP),
+    access("use set-uid programs", 'status = open("/proc/self/status").read(); status.index("NoNewPrivs:\\t0")', HERE, Threat.SETUID),
+    access("act as the pilot's account", "[facts['pilot uid']].index(os.getuid())", OWN, Threat.ACCOUNT),
+    access("become root", "os.setuid(0)", NEVER),
+    access("leave the account's groups", "os.setgroups([])", NEVER),
+    access("make a device", 'os.mknod("device", 0o60600, os.makedev(1, 3))', NEVER),
+    access("reach a terminal", 'os.open("/dev/tty", os.O_RDWR)', NEVER),
+    access("raise its limit of core dumps", "resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))", NEVER),
     output("an output that is a link to the pilot's proxy", 'os.symlink(facts["proxy"], "out")'),
     output("an output that is a link to its own file", 'open("x", "w").close(); os.symlink("x", "out")'),
     output("an output with a second hard link", 'open("x", "w").close(); os.link("x", "out")'),
@@ -170,27 +198,32 @@ CASES = (
     lost("stop the far side (SIGSTOP)", "os.kill(far_side, 19); time.sleep(300)", long=True),
     lost("kill the far side, leave a hidden daemon", 'if daemon(): os.chdir("/"); os.kill(far_side, 9); os.execve("/bin/sleep", ["sleep", "300"], {})\ntime.sleep(300)'),
     lost("kill the far side, leave eight that fork for ever", "for _ in range(8):\n  if daemon(): hop()\nos.kill(far_side, 9); time.sleep(300)"),
-    Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', same="told", switched="contained"),
+    Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', verdicts={"shared": "told", "walled": "contained", "switched": "contained"}),
 )  # fmt: skip
 
 
 def page() -> str:
-    """The table for people."""
+    """The tables for people."""
     lines = [
         "<!-- Generated by `python tests/support/hostile_cases.py --write`; edit the table there, not this page. -->\n",
         "# Hostile payloads\n",
-        "What payloads may try, and what comes of it where the payload runs in the pilot's own account and where it runs in an account of "
-        "its own. Each row is played by `tests/e2e/test_hostile_battery.py`.\n",
-        "* `open`: it succeeds; `denied`: it does not.",
-        "* `refused`: the output is not stored.",
-        "* `contained`: it does what it wants; its end is told truly, and nothing of it is left.",
-        "* `lost`: the far side is lost, which is told as such; nothing of it is left.",
-        "* `told`: what it leaves is named, and stays.\n",
-        "| attempt | own account | switched account |",
-        "|---|---|---|",
-        *(f"| {case.name} | {case.same} | {case.switched} |" for case in CASES),
+        "What payloads may try, and what comes of it at each [level of isolation](../explanation/security.md). Each row is played by "
+        "`tests/e2e/test_hostile_battery.py`.\n",
+        "What wants to reach something, `open`: it succeeds; `denied`: it does not.\n",
+        *_table(LEVELS, access=True),
+        "",
+        "What wants to make trouble. `refused`: the output is not stored; `contained`: it does what it wants, its end is told truly, and "
+        "nothing of it is left; `lost`: the far side is lost, which is told as such, and nothing of it is left; `told`: what it leaves is "
+        "named, and stays. `confined` and `sealed` differ in nothing but that the payload cannot reach its far side.\n",
+        *_table(PLAYED, access=False),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _table(levels: tuple[str, ...], *, access: bool) -> list[str]:
+    cases = [case for case in CASES if case.access == access]
+    rows = ["| " + " | ".join((case.name, *(case.verdict(level) for level in levels))) + " |" for case in cases]
+    return ["| attempt | " + " | ".join(f"`{level}`" for level in levels) + " |", "|---|" + "---|" * len(levels), *rows]
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:

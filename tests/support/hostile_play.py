@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import select
 import shutil
 import stat
@@ -22,6 +23,9 @@ sys.path.insert(0, sys.argv[1])
 from tests.support.gateway_stage import ALICE, PLACE, Stage, as_pilot, command, payload, prepare, processes_of, until_ended
 from tests.support.hostile_cases import CASES, Case
 
+SWITCHED = ("switched", "sealed")
+CONFINED = ("confined", "sealed")
+KINDS = {"walled": "bwrap", **dict.fromkeys(SWITCHED, "glexec")}
 JOURNAL, LOG = PLACE / "pilot" / "journal", PLACE / "pilot" / "log"
 
 
@@ -29,6 +33,7 @@ def fly(case: Case, level: str, neighbour: dict[str, Any], stage: Stage, watch: 
     """One payload, in the process of a pilot."""
     from pilot.errors import PilotError
     from pilot.identity.kin import adopt
+    from pilot.isolation import Confinement
     from pilot.model import FileToStore
     from pilot.process import harden
 
@@ -37,11 +42,13 @@ def fly(case: Case, level: str, neighbour: dict[str, Any], stage: Stage, watch: 
     adopt()
     run = stage.scratch / "run"
     facts = {"pilot": os.getpid(), "proxy": str(PLACE / "pilot" / "proxy"), "run": str(run), **neighbour}
-    facts |= {"journal": str(JOURNAL), "log": str(LOG)}
+    facts |= {"journal": str(JOURNAL), "log": str(LOG), "pilot uid": os.getuid()}
     told: dict[str, Any] = {"ended": None, "said": "", "lost": "", "stored": "", "error": "", "litter": ""}
     account = None
+    confinement = Confinement(landlock=level in CONFINED)
     try:
-        with stage.gateway().board(payload("1"), stage.credential(ALICE), watch) as account:
+        with stage.gateway(confinement=confinement).board(payload("1"), stage.credential(ALICE), watch) as account:
+            told["level"] = account.isolation.level.word
             account.start(command(account, "/usr/bin/python3", "-I", "-S", "-c", case.code, json.dumps(facts)))
             try:
                 told["ended"] = until_ended(account, watch, 1.0 if "SIGSTOP" in case.name and not case.access else 20.0)
@@ -87,7 +94,7 @@ def remains(stage: Stage, uid: int, expected: int) -> list[str]:
 
 
 def start_neighbour(stage: Stage, level: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    account = stage.bob if level == "switched" else stage.pilot
+    account = stage.bob if level in SWITCHED else stage.pilot
     place = PLACE / "neighbour"
     place.mkdir(0o700)
     (place / "file").write_text("a secret")
@@ -100,6 +107,16 @@ def start_neighbour(stage: Stage, level: str) -> tuple[subprocess.Popen[bytes], 
     return process, {"neighbour": process.pid, "neighbour file": str(place / "file")}
 
 
+def lay_out(owner: pwd.struct_passwd) -> str:
+    """A file that everybody may read, and a private one of the payload's account, of which the path is returned."""
+    (Path("/var/tmp") / "data").write_text("anybody's")
+    place = PLACE / "sibling"
+    place.write_text("a secret")
+    place.chmod(0o600)
+    os.chown(place, owner.pw_uid, owner.pw_gid)
+    return str(place)
+
+
 def main(root: str, level: str, length: str) -> None:
     prepare(root)
     import pilot.identity.glexec
@@ -108,13 +125,15 @@ def main(root: str, level: str, length: str) -> None:
     import pilot.testbed.pki
     import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
 
-    stage = Stage("glexec" if level == "switched" else "same-account")
+    stage = Stage(KINDS.get(level, "same-account"))
     neighbour, facts = start_neighbour(stage, level)
-    uid = stage.alice.pw_uid if level == "switched" else stage.pilot.pw_uid
+    owner = stage.alice if level in SWITCHED else stage.pilot
+    uid = owner.pw_uid
+    facts["sibling file"] = lay_out(owner)
     expected = processes_of(uid)
     told: dict[str, Any] = {}
     for case in CASES:
-        if case.long and length != "long":
+        if (case.long and length != "long") or not case.verdict(level):
             continue
         for path in (JOURNAL, LOG):
             path.write_text("true\n")
