@@ -141,6 +141,20 @@ def test_sigkill_of_the_pilot_leaves_nothing_of_the_owner(told: dict[str, Any]) 
     assert (recovered["code"], recovered["states"], recovered["left"], recovered["journal"]) == (0, ["failed"], [], [])
 
 
+def test_sigkill_of_everything_is_put_right_by_the_next_start(told: dict[str, Any]) -> None:
+    """What all were killed amid: the way in is closed again, secrets that may be removed are, the rest is told until it is gone."""
+    flight = case(told, "all_killed")
+    assert (flight["gone"], flight["landed"]["code"], flight["landed"]["states"]) == (True, -9, ["running"])
+    assert (flight["open"], flight["stays open"], flight["proxies"]) == ("0o701", "0o701", [[flight["uids"][0], "0o600", ".x509_proxy"]])
+    first, (work,) = flight["first"], flight["works"]
+    assert (first["code"], first["mode"], first["states"], first["finals"]) == (66, "0o700", ["failed"], [["failed"]]), first["stderr"]
+    assert (flight["private"], first["journal"], first["runs"]) == ([], [], 1)
+    assert f"{work} of uid {flight['uids'][0]}; remove it as that account or as root" in first["stderr"]
+    assert [what for what in first["left"] if "/farside-" in what or what.startswith(("process", "strewn"))] == []
+    second = flight["second"]
+    assert (second["code"], second["left"], second["journal"], second["runs"], second["finals"]) == (0, [], [], 0, [["failed"]])
+
+
 def test_a_lost_dispatcher_leaves_the_owners_side_clean(told: dict[str, Any]) -> None:
     """With the report undeliverable only the journal stays."""
     flight = case(told, "report_away")

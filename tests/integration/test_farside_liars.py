@@ -215,3 +215,11 @@ def test_what_a_gateway_left_open_is_closed(tmp_path: Path) -> None:
         account.start(shell("ls /proc/self/fd"))
         assert until_ended(account, watch) == (0, None)
         assert account.tail("payload.stdout", 100).split() == [b"0", b"1", b"2", b"3"]  # the last is that of ls itself
+
+
+def test_answers_that_nobody_waits_for_are_not_kept(tmp_path: Path) -> None:
+    """Answers to what was never asked are dropped, or a far side could fill the pilot's memory."""
+    unasked = 'enter(); [tell({"id": number, "ok": True}) for number in range(100, 200)]'
+    with board(tmp_path, unasked, {"tail": {"data": "", "start": 0}}) as account:
+        account.tail("x", 1)
+        assert account._link._answers == {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -90,11 +91,11 @@ class Theatre:
         landed, jobs = self.rig.fly(*specs, **options)
         return self.tell(landed, *(job.id for job in jobs))
 
-    def running(self, line: str) -> tuple[Flying, int]:
+    def running(self, line: str, place: Path | None = None) -> tuple[Flying, int]:
         """A flight whose payload runs; the line has ``{}`` where it rings the bell."""
         bell = self.rig.bell()
         number = self.rig.grid.store.submit(shell(line.format(bell.path)))
-        flying = self.rig.start()
+        flying = self.rig.start(place=place)
         if not bell.wait():
             raise AssertionError((flying.scratch.parent / "stderr").read_text())
         return flying, number
@@ -188,6 +189,32 @@ def pilot_killed(theatre: Theatre) -> dict[str, Any]:
     return {**told, "gone": gone, "recovered": theatre.tell(again, number)}
 
 
+def all_killed(theatre: Theatre) -> dict[str, Any]:
+    """SIGKILL of everything at once below a closed scratch directory, then `pilot recover`, before and after root did what it asks for."""
+    rig = theatre.rig
+    place = rig.place()
+    scratch = place / "scratch"
+    scratch.chmod(0o700)
+    line = 'mkdir -p shut/deep; touch shut/deep/x; chmod 0 shut; setsid sleep 600 & trap "" TERM; echo up > {}; sleep 600'
+    flying, number = theatre.running(line, place)
+    told: dict[str, Any] = {"open": oct(scratch.stat().st_mode & 0o7777)}
+    for blow in (signal.SIGSTOP, signal.SIGKILL):  # nobody shall see another die, and clean up
+        for process in rig.processes(scratch):
+            os.kill(int(process.split()[0]), blow)
+    told["gone"], told["landed"] = rig.gone(scratch), theatre.tell(flying.land(), number)
+    told["stays open"] = oct(scratch.stat().st_mode & 0o7777)
+    proxies = [path for name in ("owner-*", ".x509_proxy") for path in scratch.rglob(name)]
+    told["proxies"] = [(path.stat().st_uid, oct(path.stat().st_mode & 0o7777), path.name) for path in proxies]
+    first = rig.start(command="recover", place=place).land()
+    told["first"] = {**theatre.tell(first, number), "runs": len(first.runs), "mode": oct(scratch.stat().st_mode & 0o7777)}
+    told["private"] = [str(path) for path in scratch.glob("*/pilot/*")]
+    told["uids"], told["works"] = list(rig.cast.owner_uids), [str(path) for path in scratch.glob("*/payload-*/work")]
+    for work in told["works"]:
+        shutil.rmtree(Path(work).parent)
+    second = rig.start(command="recover", place=place).land()
+    return {**told, "second": {**theatre.tell(second, number), "runs": len(second.runs)}}
+
+
 def report_away(theatre: Theatre) -> dict[str, Any]:
     """The dispatcher is away at the end: the owner's side is clean all the same."""
     theatre.rig.grid.dispatcher.faults.add(Fault(kind="down", path="update_job"))
@@ -204,6 +231,7 @@ CASES: tuple[Callable[[Theatre], dict[str, Any]], ...] = (
     stopped,
     killed_by_order,
     pilot_killed,
+    all_killed,
     report_away,
 )
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from pilot.errors import GatewayIdentityError, GatewaySiteError
+from pilot.errors import GatewayCallError, GatewayIdentityError, GatewaySiteError
 from pilot.farside.protocol import Hello
 from pilot.identity.account_boarding import check_switched
-from pilot.identity.glexec import find_glexec
+from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
+from pilot.identity.sudo import _check_account
+from pilot.model import NoCredential
+from pilot.watch import SelectorWatch
+from tests.support.farside_flights import PAYLOAD
 
 NOBODY = 65534
 
@@ -58,3 +63,21 @@ def test_a_place_that_is_closed_is_passed_over(tmp_path: Path) -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     closed.chmod(0o700)
+
+
+def test_glexec_is_never_called_without_an_owners_proxy(tmp_path: Path) -> None:
+    """A payload without a credential is refused before anything is made or called."""
+    options = GlexecOptions(run_dir=tmp_path / "run", records=tmp_path, glexec="/no/glexec", pilot_proxy="/no/proxy", retries=0)
+    board = GlexecGateway(options).board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch())
+    with pytest.raises(GatewayCallError) as refused, board:
+        pass
+    assert (refused.value.reason, list(tmp_path.iterdir())) == ("no-proxy", [])
+
+
+def test_sudo_must_come_to_the_account_of_the_rule() -> None:
+    """Another account than the site's rule names is not accepted, though it is neither root's nor the pilot's."""
+    other = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, os.geteuid()) and entry.pw_gid)
+    _check_account(other.pw_name, hello(other.pw_uid, other.pw_gid, []))
+    with pytest.raises(GatewayIdentityError) as refused:
+        _check_account("alice01", hello(other.pw_uid, other.pw_gid, []))
+    assert refused.value.reason == "other-account"

@@ -92,3 +92,24 @@ def test_a_link_as_work_is_refused(tmp_path: Path) -> None:
         place.work.symlink_to(tmp_path / "elsewhere")
         with pytest.raises(SandboxError):
             place.verify(os.getuid())
+
+
+def foreign(tmp_path: Path) -> Path:
+    """A directory of another account."""
+    if os.geteuid() != 0:
+        return Path("/usr")
+    path = tmp_path / "foreign"
+    path.mkdir(0o777)
+    os.chown(path, 65534, 65534)
+    return path
+
+
+def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """RUN that another account made, or a link in its place, is not used: whoever owns it can exchange what is in it."""
+    with pytest.raises(SandboxError, match="not a directory of account"):
+        ensure_run(foreign(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(SandboxError, match="not a directory of account"):
+        ensure_run(tmp_path / "link")
+    assert list((tmp_path / "mine").iterdir()) == []
