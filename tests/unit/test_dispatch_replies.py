@@ -274,3 +274,9 @@ def test_every_sample_is_handled() -> None:
                 read(name)
             except PilotError as error:
                 assert error.message.startswith("cannot ")
+
+
+@pytest.mark.parametrize(("blanks", "orders"), [(4000, (Order.KILL,)), (4096, ())])
+def test_only_the_beginning_of_a_command_is_looked_at(blanks: int, orders: tuple[Order, ...]) -> None:
+    """What stands behind 4096 characters is not even split."""
+    assert replies.split_command(" " * blanks + "tobekilled") == (Reply(orders=orders), ())

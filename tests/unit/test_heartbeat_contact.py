@@ -49,6 +49,28 @@ def test_an_answer_within_the_lease_begins_it_anew(listener: Listener) -> None:
     assert listener.orders.empty()
 
 
+def test_the_last_try_is_made_when_the_lease_ends(listener: Listener) -> None:
+    """However long a server asks to be left alone, it is asked once more before the payload is given up."""
+    busy = DispatcherUnreachableError("cannot, busy", reason="http-503", retry_after_s=3600.0)
+    listener.answers = [busy, Reply()]
+    heartbeat = listener.heartbeat(3600.0, lease_s=0.6)
+    heartbeat.show(status())
+    listener.next()
+    listener.next()
+    heartbeat.close()
+    assert listener.orders.empty()
+
+
+def test_a_server_that_stays_busy_loses_the_payload(listener: Listener) -> None:
+    """Its wish to be left alone does not lengthen the lease."""
+    busy = DispatcherUnreachableError("cannot, busy", reason="http-503", retry_after_s=3600.0)
+    listener.answers = [busy] * 2
+    heartbeat = listener.heartbeat(3600.0, lease_s=0.6)
+    heartbeat.show(status())
+    assert listener.orders.get(timeout=5) == ("1", Order.CONTACT_LOST)
+    heartbeat.close()
+
+
 def test_a_new_payload_has_a_lease_of_its_own(listener: Listener) -> None:
     """The silence that stopped one payload does not stop the next one."""
     listener.answers = [AWAY] * 30

@@ -75,6 +75,19 @@ def test_hanging_heartbeat_delays_nobody(listener: Listener) -> None:
     assert time.monotonic() - begun < 1.0
 
 
+def test_a_phase_that_begins_during_a_heartbeat_is_told_next(listener: Listener) -> None:
+    """A new phase does not wait for the interval because an older one was just being told."""
+    listener.hang.clear()
+    heartbeat = listener.heartbeat(3600.0)
+    heartbeat.show(status())
+    listener.next()
+    heartbeat.show(status(Phase.RUNNING))
+    listener.hang.set()
+    assert listener.next().phase is Phase.RUNNING
+    assert listener.nothing()
+    heartbeat.close()
+
+
 def test_trouble_is_told_and_survived(listener: Listener) -> None:
     """A failed heartbeat, even one that failed by a bug, is told; the next one is sent in time."""
     listener.answers = [DispatcherUnreachableError("cannot reach it"), RuntimeError("boom")]
