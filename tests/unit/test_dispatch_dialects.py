@@ -155,6 +155,14 @@ def test_a_state_of_somebody_else_is_none(dialect: str, name: str, payload_id: s
         BY_NAME[dialect].state(response(name), payload_id, SERVER)
 
 
+@pytest.mark.parametrize("attempt", [True, -1, 1.5, None, "", "x", "-1", "12345678", [1]])
+def test_a_state_without_a_usable_attempt_is_no_state(attempt: object) -> None:
+    """What becomes of an outcome hangs on the attempt number, so one that is none is not guessed."""
+    body = json.dumps({"success": True, "message": "", "data": [{"job_id": 1, "status": "running", "attempt_number": attempt}]})
+    with pytest.raises(DispatcherProtocolError):
+        V1.state(Response(status=200, body=body.encode()), "1", SERVER)
+
+
 def test_every_sample_is_handled() -> None:
     """No recorded answer, in either dialect, brings out anything but a value or a declared error."""
     names = sorted(path.stem for path in SAMPLES.glob("*.http"))
