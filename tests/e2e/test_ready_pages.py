@@ -1,4 +1,4 @@
-"""The commands of "Is my site ready?" and of the tutorial's check, typed as shown: they run, and say what the pages show."""
+"""The check's commands in the documents, typed as shown: they say what the pages show."""
 
 from __future__ import annotations
 
