@@ -28,7 +28,7 @@ def main() -> int:
         timeout=300,
         check=False,
     )
-    left = sorted(os.listdir(facts["scratch"]))
+    left = sorted(path.name for path in Path(facts["scratch"]).iterdir())
     print(json.dumps({"checks": json.loads(done.stdout)["checks"], "stderr": done.stderr, "left": left}))
     return done.returncode
 
