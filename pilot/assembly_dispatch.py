@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 
 from pilot.assembly_common import endpoint_trust, usable_cores
 from pilot.config import Config
+from pilot.credentials.bearer import PilotToken, TokenOptions
 from pilot.dispatch.directory import DirectoryDispatcher, DirectoryOptions
 from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.dispatch.reports import Match, Sender
+from pilot.errors import PilotError
 from pilot.heartbeat import Rhythm
 from pilot.log import Teller
-from pilot.model import PilotCredential
+from pilot.model import BearerToken, PilotCredential
 from pilot.slot.detect import batch_id
 
 AnyDispatcher = PandaDispatcher | DirectoryDispatcher
@@ -47,9 +49,21 @@ def _telling(teller: Teller) -> Callable[[str, str], None]:
     return lambda event, text: teller.say(event, text, flight=False)
 
 
+def _token(config: Config, environ: Mapping[str, str], teller: Teller) -> Callable[[BearerToken | None], BearerToken]:
+    def kept(trouble: PilotError) -> None:
+        teller.say("pilot.token-kept", f"will go on with the bearer token from before: {trouble.message}", flight=False)
+
+    token = PilotToken(TokenOptions(path=config.pilot.token_file, uid=os.geteuid(), environ=environ), kept)
+    teller.say("pilot.token", f"the dispatcher is shown a bearer token from {token.current().source}", flight=False)
+    return token.current
+
+
 def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Teller) -> PandaOptions:
     """The dispatcher, and what is told to it of this pilot."""
+    section = config.dispatcher
     return PandaOptions(
+        token=_token(config, environ, teller) if section.auth == "token" else None,
+        origin=section.token_origin or f"{config.pilot.vo}.pilot",
         url=config.dispatcher.url,
         trust=endpoint_trust(config, config.dispatcher.trust, config.dispatcher.ca_bundle),
         api=config.dispatcher.api,

@@ -48,6 +48,16 @@ def _dispatcher(config: Config) -> Iterator[Conflict]:
             "dispatcher.kind dispatcher.url dispatcher.directory",
             "dispatcher.kind directory needs dispatcher.directory, and has no use for dispatcher.url; set the one, remove the other",
         )
+    if config.dispatcher.auth == "token" and kind == "directory":
+        yield _conflict(
+            "dispatcher.auth dispatcher.kind",
+            "dispatcher.auth is token but dispatcher.kind is directory, which is shown nothing; remove it",
+        )
+    if config.dispatcher.auth != "token" and (config.pilot.token_file or config.dispatcher.token_origin):
+        yield _conflict(
+            "dispatcher.auth pilot.token_file dispatcher.token_origin",
+            "pilot.token_file and dispatcher.token_origin have no use while dispatcher.auth is proxy; remove them, or set it to token",
+        )
     if kind == "panda" and directory:
         yield _conflict(
             "dispatcher.kind dispatcher.directory", "dispatcher.directory is set but dispatcher.kind is panda; remove one of them"
@@ -180,7 +190,16 @@ def _isolation(config: Config) -> Iterator[Conflict]:
 
 def _exposed(config: Config) -> Iterator[Conflict]:
     """Files of the pilot's within what payloads may reach."""
-    for name in ("paths.scratch", "paths.journal", "paths.log", "paths.audit", "pilot.proxy", "credentials.file", "dispatcher.directory"):
+    for name in (
+        "paths.scratch",
+        "paths.journal",
+        "paths.log",
+        "paths.audit",
+        "pilot.proxy",
+        "pilot.token_file",
+        "credentials.file",
+        "dispatcher.directory",
+    ):
         section, _, field = name.partition(".")
         path = getattr(getattr(config, section), field)
         for list_name, places in (("payload.readable", config.payload.readable), ("payload.writable", config.payload.writable)):

@@ -74,6 +74,14 @@ class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "preferred."
         ),
     ] = "auto"
+    auth: Annotated[
+        Literal["proxy", "token"],
+        Meta(description="What the pilot shows to a server: `proxy`, as client certificate; `token`, a bearer token and no certificate."),
+    ] = "proxy"
+    token_origin: Annotated[
+        str,
+        _text(f"(?:{_NAME}(?::{_NAME})?)?", "VO and role as vo.role or vo:role, or empty", "Origin sent with it. Empty: <vo>.pilot.", 255),
+    ] = ""
     trust: Annotated[
         Trust,
         Meta(description="How its certificate is verified: `grid` by trust.ca_dir with revocation lists, `system` by a CA bundle."),
@@ -138,6 +146,9 @@ class PilotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     vo: Annotated[str, _text(_NAME, "a VO name", "Virtual organisation that pilot and owners belong to.", 255)]
     proxy: Annotated[str, _optional_path("The pilot's proxy file. Empty: $X509_USER_PROXY, else /tmp/x509up_u<uid>.")] = ""
+    token_file: Annotated[
+        str, _optional_path("Bearer token, for dispatcher.auth `token`. Empty: the places of the WLCG Bearer Token Discovery.")
+    ] = ""
     roles: Annotated[
         tuple[Fqan, ...],
         Meta(max_length=32, description="VOMS attributes of which the pilot's proxy must have one. Empty: /<vo>/Role=pilot."),

@@ -14,7 +14,7 @@ from pilot.ports import Dispatcher
 
 ACTIVE = frozenset({"defined", "assigned", "activated", "sent", "starting", "running"})
 """States in which a server still waits for the final report (PanDA server, taskbuffer); every other one is past it."""
-CREDENTIAL_REASONS = frozenset({"role", "no-client-certificate", "tls-alert", "http-401", "http-403", "status-60", "status-70"})
+CREDENTIAL_REASONS = frozenset({"role", "no-client-certificate", "tls-alert", "http-401", "http-403", "token", "status-60", "status-70"})
 """Refusals of who asks, not of what is asked: another start with another credential may be heard."""
 
 

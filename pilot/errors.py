@@ -378,6 +378,15 @@ class IsolationError(PilotError):
     ends_pilot = True
 
 
+class TokenUnusableError(PilotError):
+    """The pilot's bearer token is missing, or its file could have been read or replaced by somebody else."""
+
+    exit_code = 112
+    panda_code = 1163
+    fixer = Fixer.VO
+    ends_pilot = True
+
+
 class ResidueError(PilotError):
     """Something of a payload is left on the node that could not be ended or removed."""
 

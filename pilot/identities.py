@@ -35,6 +35,15 @@ class PilotIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BearerToken:
+    """What the pilot shows to the dispatcher in place of its proxy, where the site says so: made only by `credentials`."""
+
+    text: Secret[str]
+    source: str
+    """Where it was found, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerCredential:
     """The payload owner's proxy, verified to belong to the owner: made only by a credential source."""
 

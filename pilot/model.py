@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from pilot.identities import BearerToken as BearerToken
 from pilot.identities import NoCredential as NoCredential
 from pilot.identities import OwnerCredential as OwnerCredential
 from pilot.identities import PayloadCredential as PayloadCredential

@@ -22,6 +22,7 @@ _OUR_FAULT: Final = re.compile(
 _FORBIDDEN_METHOD: Final = re.compile(r"ERROR : method [A-Za-z0-9_]{1,64} is forbidden")
 _BAD_TOKEN_TEXT: Final = "Token authentication failed"  # noqa: S105 - a text, not a token
 _BANNED: Final = re.compile(r"ERROR : .{1,200} is banned")
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.")
 _QUOTED: Final = 200
 _SECONDS: Final = re.compile(r"[0-9]{1,6}")
 
@@ -125,6 +126,11 @@ def method_unknown(response: Response) -> bool:
     )
 
 
+def token_refused(response: Response) -> bool:
+    """True if a server did not take the bearer token, so that it looked at nothing else."""
+    return response.status == 401 or (response.status == 403 and _BAD_TOKEN_TEXT.encode() in response.body[:1000])
+
+
 def _forbidden(status: int, text: str, server: str) -> DispatcherRefusedError:
     start = f"cannot work for the dispatcher {server}: it refused with HTTP status {status} (it said: {quote(text)})"
     if _FORBIDDEN_METHOD.match(text):
@@ -151,7 +157,7 @@ def no_reply(server: str, why: str, reason: str) -> DispatcherProtocolError:
 
 def quote(text: str, limit: int = _QUOTED) -> str:
     """Somebody else's text in one line of ours: printable, bounded, quoted; not at all if it may hold a key."""
-    if "-----BEGIN" in text:
+    if "-----BEGIN" in text or _JWT.search(text):
         return "something that is not repeated here, as it may be secret"
     flat = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())
     return repr(flat if len(flat) <= limit else flat[:limit] + "...")

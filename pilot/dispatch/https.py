@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pilot import __version__
-from pilot.dispatch import dialects, handed, replies, reports, strictjson, v1, whoami
+from pilot.dispatch import answers, dialects, handed, replies, reports, strictjson, v1, whoami
 from pilot.dispatch.answers import Response
 from pilot.dispatch.arguments import Arguments
 from pilot.dispatch.dialects import Dialect
 from pilot.dispatch.reports import Match, Sender
 from pilot.dispatch.request import Request
 from pilot.errors import ConfigurationError, PayloadInvalidError, PilotError
-from pilot.model import KnownState, MyProxyTicket, Outcome, Payload, PilotCredential, PilotIdentity, Reply, Secret, Slot, Status
+from pilot.model import (
+    BearerToken,
+    KnownState,
+    MyProxyTicket,
+    Outcome,
+    Payload,
+    PilotCredential,
+    PilotIdentity,
+    Reply,
+    Secret,
+    Slot,
+    Status,
+)
 from pilot.tls import EndpointTrust, client_context
 
 if TYPE_CHECKING:
@@ -48,6 +60,11 @@ class PandaOptions:
     """Limit of one connection attempt and of one TLS handshake."""
     max_reply_bytes: int = strictjson.MAX_BYTES
     sender: Sender = field(default_factory=Sender)
+    token: Callable[[BearerToken | None], BearerToken] | None = None
+    """Gives the bearer token at this moment, to be shown in place of a client certificate; given the one that the server just refused, if
+    any. Called from each thread. None: the pilot's proxy is shown."""
+    origin: str = ""
+    """With a token: VO and role, for example ``atlas.pilot``."""
     switch: str = ""
     """The site's rule about changing identity, told in the User-Agent of each call: no dialect has an argument for it."""
     tell: Callable[[str, str], None] = _tell_nobody
@@ -58,7 +75,7 @@ class PandaOptions:
 class _Line:
     """One thread's own connection."""
 
-    credential: PilotCredential
+    credential: PilotCredential | None
     session: requests.Session
     deadline: Deadline
 
@@ -84,7 +101,7 @@ class PandaDispatcher:
         self._server = parts.netloc
         self._credential = credential
         self._claimer: PilotCredential | None = None
-        self._context: tuple[PilotCredential, ssl.SSLContext] | None = None
+        self._context: tuple[PilotCredential | None, ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
         self._dialect = dialects.BY_NAME.get(options.api)
         self._dialect_lock = threading.Lock()
@@ -207,6 +224,18 @@ class PandaDispatcher:
             return self._dialect
 
     def _exchange(self, request: Request, credential: PilotCredential) -> Response:
+        """One call: with the proxy as client certificate, or with a bearer token and no certificate, never with both."""
+        if self._options.token is None:
+            return self._call(request, credential)
+        token = self._options.token(None)
+        response = self._call(request.with_token(token.text.reveal(), self._options.origin), None)
+        if answers.token_refused(response):
+            again = self._options.token(token)
+            if again is not token:
+                return self._call(request.with_token(again.text.reveal(), self._options.origin), None)
+        return response
+
+    def _call(self, request: Request, credential: PilotCredential | None) -> Response:
         from pilot.dispatch import connection, troubles
 
         limit_s = self._options.timeout_s
@@ -228,7 +257,7 @@ class PandaDispatcher:
             self.close()
             raise
 
-    def _line(self, credential: PilotCredential) -> _Line:
+    def _line(self, credential: PilotCredential | None) -> _Line:
         line: _Line | None = getattr(self._lines, "line", None)
         if line is not None and line.credential is credential:
             return line
@@ -247,7 +276,7 @@ class PandaDispatcher:
         facts += [f"identity-switch {self._options.switch}"] if self._options.switch else []
         return f"multi-user-pilot/{__version__}" + (f" ({'; '.join(facts)})" if facts else "")
 
-    def _tls(self, credential: PilotCredential) -> ssl.SSLContext:
+    def _tls(self, credential: PilotCredential | None) -> ssl.SSLContext:
         """The TLS context for a credential, made once for all threads."""
         from pilot.dispatch import connection
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,5 +12,9 @@ class Request:
 
     verb: str
     path: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = b""
+
+    def with_token(self, token: str, origin: str) -> Request:
+        """The same request with a bearer token (RFC 6750), and VO and role in ``Origin`` (PanDA server, srvcore/panda_request.py)."""
+        return replace(self, headers={**self.headers, "Authorization": f"Bearer {token}", "Origin": origin})

@@ -22,6 +22,7 @@ CONTRACTS = ("*.*_contract",)
 
 EFFECTS = (
     # Modules of capabilities that touch the outside world, or stand on ones that do. All others are pure.
+    "credentials.bearer",
     "credentials.files",
     "credentials.trust",
     "credentials.admit",
@@ -91,6 +92,7 @@ IMPURE_CALLS = frozenset({"open", "print", "input"})
 CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
 
 IDENTITY_TYPES = {
+    "BearerToken": ("credentials.bearer",),
     "PilotCredential": ("credentials.admit", "credentials.own"),
     "PilotIdentity": ("credentials.admit",),
     "OwnerCredential": ("credentials.owner",),

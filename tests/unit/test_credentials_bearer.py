@@ -1,0 +1,156 @@
+"""Discovery, safe reading and re-reading of the pilot's bearer token."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pilot.config import load_config
+from pilot.credentials.bearer import PilotToken, TokenOptions
+from pilot.errors import ConfigurationError, TokenUnusableError
+from pilot.log import clean
+from pilot.process import own_environment
+
+MINE = os.geteuid()
+
+
+@pytest.fixture
+def safe(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+def put(path: Path, text: str, mode: int = 0o600) -> str:
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def found(path: str = "", **environ: str) -> str:
+    return PilotToken(TokenOptions(path=path, uid=MINE, environ=environ)).current().text.reveal()
+
+
+def test_the_order_of_discovery(safe: Path) -> None:
+    """Configured file, BEARER_TOKEN, BEARER_TOKEN_FILE, the session's directory: the first that is not empty."""
+    (safe / "run").mkdir(mode=0o700)
+    configured, named, _ = put(safe / "c", "configured"), put(safe / "n", "named"), put(safe / "run" / f"bt_u{MINE}", "session")
+    places = {"BEARER_TOKEN": "direct", "BEARER_TOKEN_FILE": named, "XDG_RUNTIME_DIR": str(safe / "run")}
+    assert found(configured, **places) == "configured"
+    for name, text in (("BEARER_TOKEN", "direct"), ("BEARER_TOKEN_FILE", "named"), ("XDG_RUNTIME_DIR", "session")):
+        assert found(**places) == text
+        del places[name]
+
+
+def test_white_space_is_stripped_and_empty_is_none(safe: Path) -> None:
+    """White space around a token does not count; what is empty then is passed over."""
+    named = put(safe / "n", " \t\nabc.def\v\f\r\n")
+    assert found(BEARER_TOKEN=" \n", BEARER_TOKEN_FILE=named) == "abc.def"
+
+
+@pytest.mark.parametrize(
+    "text", ["two tokens", "new\nline", "semi;colon", 'quote"', "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "a" * 16_385]
+)
+def test_what_is_no_token_is_refused_without_being_told(text: str, safe: Path) -> None:
+    """Text that could break out of a header is no token, and no message repeats it."""
+    for options in ({"path": put(safe / "t", text)}, {"BEARER_TOKEN": text}):
+        with pytest.raises(TokenUnusableError) as caught:
+            found(**options)
+        assert text not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.chmod(0o640), "mode"),
+        (lambda path: path.parent.chmod(0o777), "parent"),
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")), "link"),
+        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "not-regular"),
+    ],
+)
+def test_a_file_that_is_not_safe_is_refused(spoil, reason, safe: Path) -> None:
+    """A token file is read as safely as a proxy file, and an unsafe one ends the search."""
+    path = safe / "t"
+    put(path, "tokentoken")
+    spoil(path)
+    for given in ({"path": str(path)}, {"BEARER_TOKEN_FILE": str(path)}):
+        with pytest.raises(TokenUnusableError) as caught:
+            found(**given)
+        assert caught.value.reason == reason
+        assert "bearer token" in caught.value.message
+        assert "tokentoken" not in caught.value.message
+
+
+def test_no_token_anywhere(safe: Path) -> None:
+    """Without a token the message says where one was looked for."""
+    with pytest.raises(TokenUnusableError, match=r"pilot\.token_file"):
+        PilotToken(TokenOptions(path="", uid=4_000_000_000, environ={"XDG_RUNTIME_DIR": str(safe)}))
+
+
+def test_a_renewed_file_is_read_again(safe: Path) -> None:
+    """A file that changed gives the new token; one that did not gives the same object."""
+    path = Path(put(safe / "t", "one"))
+    token = PilotToken(TokenOptions(path=str(path), uid=MINE, environ={}))
+    first = token.current()
+    assert token.current() is first
+    put(safe / "new", "second").encode()
+    (safe / "new").rename(path)
+    assert token.current().text.reveal() == "second"
+
+
+def test_a_refused_token_is_read_again_even_if_the_file_looks_the_same(safe: Path) -> None:
+    """A file rewritten within one tick of the file system's clock, with the same length, is found after a refusal."""
+    path = Path(put(safe / "t", "one"))
+    token = PilotToken(TokenOptions(path=str(path), uid=MINE, environ={}))
+    before, first = path.stat(), token.current()
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert token.current() is first
+    assert token.current(first).text.reveal() == "two"
+
+
+def test_a_bad_file_does_not_replace_a_token(safe: Path) -> None:
+    """While the file is away, empty or unsafe the token from before stays, which is told once for each reason."""
+    path, told = Path(put(safe / "t", "one")), []
+    token = PilotToken(TokenOptions(path=str(path), uid=MINE, environ={}), told.append)
+    put(path, "evil", 0o644)
+    assert token.current().text.reveal() == token.current().text.reveal() == "one"
+    path.unlink()
+    assert token.current().text.reveal() == "one"
+    put(path, "")
+    assert token.current().text.reveal() == "one"
+    assert [trouble.reason for trouble in told] == ["mode", "missing"]
+    put(path, "three")
+    assert token.current().text.reveal() == "three"
+
+
+def test_the_token_shows_nowhere(safe: Path) -> None:
+    """Neither a repr nor a log line holds a token, with or without the word before it."""
+    token = PilotToken(TokenOptions(path=put(safe / "t", "eyJhbGciOiJSUzI1NiJ9.abcdef.ghijkl"), uid=MINE, environ={}))
+    assert "eyJ" not in repr(token.current())
+    for line in ("got eyJhbGciOiJSUzI1NiJ9.abcdef.ghijkl back", "Authorization: Bearer abcdefghijkl"):
+        assert "abcdef" not in clean(line)
+
+
+def test_children_inherit_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token in the environment is taken out of what the pilot's children would get."""
+    monkeypatch.setenv("BEARER_TOKEN", "secret")
+    assert own_environment()["BEARER_TOKEN"] == "secret"
+    assert "BEARER_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("dispatcher.url=https://h", "pilot.token_file=/t"),
+        ("dispatcher.url=https://h", "dispatcher.token_origin=v.pilot"),
+        ("dispatcher.kind=directory", "dispatcher.directory=/d", "dispatcher.auth=token"),
+    ],
+)
+def test_token_settings_without_use_are_conflicts(sets: tuple[str, ...]) -> None:
+    """What would have no effect is refused."""
+    base = ["site.queue=Q", "pilot.vo=v", "identity.switch=never", "credentials.sources={user: none}"]
+    with pytest.raises(ConfigurationError, match=r"dispatcher\.auth"):
+        load_config([], {}, [*base, *sets])
