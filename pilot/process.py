@@ -36,13 +36,6 @@ def harden() -> None:
         raise UnsafeStartError(f"cannot protect the pilot's memory: prctl failed ({os.strerror(ctypes.get_errno())})")
 
 
-def own_environment() -> dict[str, str]:
-    """A copy of the environment; what is secret in it is gone from what a child process could inherit."""
-    environ = dict(os.environ)
-    os.environ.pop("BEARER_TOKEN", None)
-    return environ
-
-
 def refuse_root() -> None:
     """Root needs no pilot, and a pilot must not have root's power.
 

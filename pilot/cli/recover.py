@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 Subparsers = Any
@@ -26,12 +27,11 @@ def run(options: argparse.Namespace) -> int:
     from pilot.assembly import recover
     from pilot.cli.config import load_from_args
     from pilot.errors import DispatcherUnreachableError, SandboxError
-    from pilot.process import harden, own_environment, refuse_root
+    from pilot.process import harden, refuse_root
 
     refuse_root()
     harden()
-    environ = own_environment()
-    found, left = recover(load_from_args(options, environ).config, environ, options.directory)
+    found, left = recover(load_from_args(options, os.environ).config, os.environ, options.directory)
     print(f"delivered {found.delivered} final state(s), {found.kept} kept, {found.closed} closed as evidence; {left} need a look")
     if found.kept:
         return DispatcherUnreachableError.exit_code

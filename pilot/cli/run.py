@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from pilot.cli.edge import tell_error, tell_result
@@ -58,12 +59,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _work(options: argparse.Namespace) -> ShiftResult:
     from pilot.cli.config import load_from_args
-    from pilot.process import own_environment
 
     if (options.owner_proxy or options.stage_to) and not options.test_job:
         raise ConfigurationError("cannot use --owner-proxy or --stage-to: they belong to --test-job; add it", reason="arguments")
-    environ = own_environment()
-    config = load_from_args(options, environ).config
+    config = load_from_args(options, os.environ).config
     trial = None
     if options.dry_run or options.test_job:
         from pilot.assembly_trial import Trial, asked_for, test_job
@@ -76,7 +75,7 @@ def _work(options: argparse.Namespace) -> ShiftResult:
             config = asked_for(config)
     from pilot.assembly import work
 
-    result = work(config, environ, options.run_dir, trial)
+    result = work(config, os.environ, options.run_dir, trial)
     return _tested(result) if options.test_job else result
 
 

@@ -11,7 +11,6 @@ from pilot.config import load_config
 from pilot.credentials.bearer import PilotToken, TokenOptions
 from pilot.errors import ConfigurationError, TokenUnusableError
 from pilot.log import clean
-from pilot.process import own_environment
 
 MINE = os.geteuid()
 
@@ -132,13 +131,6 @@ def test_the_token_shows_nowhere(safe: Path) -> None:
     assert "eyJ" not in repr(token.current())
     for line in ("got eyJhbGciOiJSUzI1NiJ9.abcdef.ghijkl back", "Authorization: Bearer abcdefghijkl"):
         assert "abcdef" not in clean(line)
-
-
-def test_children_inherit_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token in the environment is taken out of what the pilot's children would get."""
-    monkeypatch.setenv("BEARER_TOKEN", "secret")
-    assert own_environment()["BEARER_TOKEN"] == "secret"
-    assert "BEARER_TOKEN" not in os.environ
 
 
 @pytest.mark.parametrize(
