@@ -23,7 +23,7 @@ from pilot.errors import (
 )
 from pilot.farside.protocol import LOG_PART
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
-from pilot.model import FileToFetch, NoCredential
+from pilot.model import FileToFetch, FileToStore, NoCredential
 from pilot.watch import SelectorWatch
 from tests.support.farside_flights import PAYLOAD, shell, until_ended
 
@@ -223,3 +223,21 @@ def test_answers_that_nobody_waits_for_are_not_kept(tmp_path: Path) -> None:
     with board(tmp_path, unasked, {"tail": {"data": "", "start": 0}}) as account:
         account.tail("x", 1)
         assert account._link._answers == {}
+
+
+def test_outputs_that_are_not_told_of_are_missed(tmp_path: Path) -> None:
+    """An output that was wanted, and of which neither success nor failure is told, breaks the protocol; an optional one does not."""
+    needed, optional = (FileToStore(name="a", url="file:///a", optional=choice) for choice in (False, True))
+    with board(tmp_path, GOOD, {"move": {"moved": [], "error": None}}) as account:
+        assert account.stage_out((optional,), 5) == ()
+        with pytest.raises(FarSideError, match="outputs are missing"):
+            account.stage_out((needed, optional), 5)
+
+
+@pytest.mark.parametrize(("pid", "mount", "walled"), [(0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False)])
+def test_walls_are_believed_on_both_sides_only(tmp_path: Path, pid: int, mount: int, walled: bool) -> None:
+    """A far side counts as walled in only if both its process and its mount namespace are others than the pilot's."""
+    own = [Path("/proc/self/ns", kind).stat().st_ino for kind in ("pid", "mnt")]
+    spaces = {"pid_namespace": own[0] if pid else 1, "mount_namespace": own[1] if mount else 1}
+    with board(tmp_path, GOOD, {"confine": {"files": False, "signals": False, **spaces}}) as account:
+        assert account.isolation.walled is walled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 
 from pilot.farside import processes
@@ -26,3 +27,16 @@ def test_no_child_is_missed_in_a_crowd() -> None:
         assert len([one for one in processes.descendants(crowd.pid) if not one.zombie]) == CHILDREN
         assert crowd.stdin is not None
         crowd.stdin.close()
+
+
+def test_a_signal_is_not_sent_to_a_later_process_of_that_number() -> None:
+    """A process that has the number of one that was seen, but started at another time, is let alone."""
+    with subprocess.Popen(["/bin/sleep", "60"]) as sleeper:
+        seen = processes.look(sleeper.pid)
+        assert seen is not None
+        seen.started -= 1
+        assert not processes.send(seen, signal.SIGKILL)
+        assert sleeper.poll() is None
+        seen.started += 1
+        assert processes.send(seen, signal.SIGKILL)
+        assert sleeper.wait(5) == -9
