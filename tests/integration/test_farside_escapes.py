@@ -127,3 +127,12 @@ def test_a_strangled_far_side_says_so(tmp_path: Path, limit: str, value: int) ->
             assert told.value.reason == "strangled"
         account.kill()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
+
+
+def test_a_second_payload_is_refused(tmp_path: Path) -> None:
+    """A far side starts one payload in its life, also after that one ended."""
+    with flight(tmp_path / "run") as (account, watch):
+        account.start(shell("exit 0"))
+        assert until_ended(account, watch) == (0, None)
+        with pytest.raises(FarSideError, match="second payload"):
+            account.start(shell("exit 0", stdout="b", stderr="c"))

@@ -241,3 +241,17 @@ def test_walls_are_believed_on_both_sides_only(tmp_path: Path, pid: int, mount: 
     spaces = {"pid_namespace": own[0] if pid else 1, "mount_namespace": own[1] if mount else 1}
     with board(tmp_path, GOOD, {"confine": {"files": False, "signals": False, **spaces}}) as account:
         assert account.isolation.walled is walled
+
+
+TWO_ENDS = """
+enter()
+for code in (3, 0):
+    tell({"event": "ended", "exit": code, "signal": None})
+"""
+
+
+def test_the_first_end_stands(tmp_path: Path) -> None:
+    """A payload ends once: what is told of its end later changes nothing."""
+    with board(tmp_path, TWO_ENDS, {"tail": {"data": "", "start": 0}}) as account:
+        account.tail("x", 1)
+        assert account.ended() == (3, None)
