@@ -193,6 +193,7 @@ def test_a_flood_of_commands_is_bounded() -> None:
         (500, DispatcherUnreachableError),
         (503, DispatcherUnreachableError),
         (429, DispatcherUnreachableError),
+        (408, DispatcherUnreachableError),
         (401, DispatcherRefusedError),
         (403, DispatcherRefusedError),
         (302, DispatcherProtocolError),
