@@ -55,7 +55,7 @@ def flight_plan(config: Config, payload: Payload, left_s: float | None = None) -
         PayloadInvalidError, PayloadStartError, SlotTooShortError.
     """
     check_fits(payload, left_s)
-    refuse_container(payload)
+    refuse_container(payload, config.identity.images)
     endpoints = Endpoints(bases=config.staging.endpoints, default=config.staging.default_endpoint)
     program = program_to_fetch(payload)
     transfers = plan_transfers(payload, endpoints, program)

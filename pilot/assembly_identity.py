@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
+from pilot.errors import PilotError
 from pilot.identity import apptainer_contract, bwrap_contract
 from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
@@ -97,12 +99,22 @@ def walls_of(config: Config) -> Walls | None:
             explain=partial(bwrap_contract.call_error, command=identity.python, limit_s=identity.timeout_s),
         )
     if identity.gateway == "apptainer":
-        return Walls(
-            name="apptainer",
-            argv=lambda place, command: apptainer_contract.call_argv(
-                identity.apptainer, identity.image, command, program=str(place.code), place=str(place.path), readable=own, writable=writable
-            ),
-            environment=apptainer_contract.ENVIRONMENT,
-            explain=partial(apptainer_contract.call_error, image=identity.image, command=identity.python, limit_s=identity.timeout_s),
-        )
+        build = partial(_image_walls, config, own, writable)
+        walls = build(identity.image, apptainer_contract.call_error)
+        return replace(walls, around=lambda image: build(image, apptainer_contract.image_error))
     return None
+
+
+def _image_walls(
+    config: Config, readable: tuple[str, ...], writable: tuple[str, ...], image: str, explain: Callable[..., PilotError]
+) -> Walls:
+    """Apptainer's walls around one image."""
+    identity = config.identity
+    return Walls(
+        name="apptainer",
+        argv=lambda place, command: apptainer_contract.call_argv(
+            identity.apptainer, image, command, program=str(place.code), place=str(place.path), readable=readable, writable=writable
+        ),
+        environment=apptainer_contract.ENVIRONMENT,
+        explain=partial(explain, image=image, command=identity.python, limit_s=identity.timeout_s),
+    )

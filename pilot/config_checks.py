@@ -86,6 +86,8 @@ def _identity(config: Config) -> Iterator[Conflict]:
         )
     if (identity.gateway == "apptainer") != bool(identity.image):
         yield _conflict("identity.gateway identity.image", "identity.image and identity.gateway: apptainer go together, and only they")
+    if identity.images and identity.gateway != "apptainer":
+        yield _conflict("identity.gateway identity.images", "identity.images needs identity.gateway: apptainer; remove the list")
     if identity.gateway in SWITCHING and identity.switch == "never":
         yield _conflict(
             both,

@@ -236,6 +236,14 @@ class IdentitySection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     bwrap: Annotated[str, _path("The bwrap executable.")] = "/usr/bin/bwrap"
     apptainer: Annotated[str, _path("The apptainer executable.")] = "/usr/bin/apptainer"
     image: Annotated[str, _optional_path("For gateway `apptainer`: the image, or unpacked directory, in which payloads run.")] = ""
+    images: Annotated[
+        tuple[AbsolutePath, ...],
+        Meta(
+            max_length=100,
+            description="For gateway `apptainer`: directories, for example on CVMFS, below which a payload may name its own image "
+            "(`container_name`). Empty: a payload that names one is refused.",
+        ),
+    ] = ()
     timeout_s: Annotated[int, _seconds(1, 3600, "Time limit of one call of the gateway.")] = 60
     retries: Annotated[int, _number(0, 20, "tries", "Further tries after an answer of the gateway that may pass (gLExec 202, 203).")] = 2
     minimum_isolation: Annotated[

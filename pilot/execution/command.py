@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from posixpath import normpath
 from urllib.parse import unquote, urlsplit
 
 from pilot.errors import PayloadInvalidError, PayloadStartError
@@ -37,15 +38,24 @@ def program_to_fetch(payload: Payload) -> FileToFetch | None:
     return FileToFetch(name=name, url=payload.transformation, executable=True)
 
 
-def refuse_container(payload: Payload) -> None:
-    """A payload that names an image is not run without it: no gateway starts images that payloads name.
+def refuse_container(payload: Payload, images: Sequence[str] = ()) -> None:
+    """A payload that names an image is not run without it, and only images from the site's directories are started.
+
+    An image is never fetched: that would be somebody else's transfer with the pilot's means.
+
+    Args:
+        images: directories below which a payload may name an image.
 
     Raises:
-        PayloadInvalidError: it names one.
+        PayloadInvalidError: it names one that is not below them, or not plainly.
     """
-    if payload.container:
-        message = f"cannot run payload {payload.id}: it wants to run in the container image {payload.container[:200]!r}"
-        raise PayloadInvalidError(f"{message}, and this pilot starts no images that payloads name; submit it without", reason="container")
+    image = payload.container
+    plain = image.startswith("/") and normpath(image) == image
+    if not image or (plain and any(image.startswith(f"{directory.rstrip('/')}/") for directory in images)):
+        return
+    message = f"cannot run payload {payload.id}: it wants to run in the container image {image[:200]!r}"
+    allowed = f"images are started from {', '.join(images)} only (identity.images)" if images else "payloads may name no images here"
+    raise PayloadInvalidError(f"{message}, and {allowed}; submit it accordingly", reason="container")
 
 
 def argv(payload: Payload, *, shell: bool, program: str = "") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pilot.errors import FarSideError, GatewaySiteError, GatewayTimeoutError, PilotError
+from pilot.errors import FarSideError, GatewaySiteError, GatewayTimeoutError, PayloadStartError, PilotError
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "APPTAINER_NO_EVAL": "1"}
 OWN_CODE = 255
@@ -53,3 +53,11 @@ def call_error(code: int | None, said: str, *, image: str, command: str, limit_s
         return GatewaySiteError(f"cannot start a container from {image}: apptainer failed{tail}; {remedy}", reason="apptainer")
     msg = f"cannot start the far side in {image}: {command} ended with {code}{tail}; the image needs Python 3.9 or newer as identity.python"
     return FarSideError(msg, reason="not-started")
+
+
+def image_error(code: int | None, said: str, *, image: str, command: str, limit_s: float) -> PilotError:
+    """As `call_error`, for an image that the payload named: what is wrong with it must not count against the site."""
+    told = call_error(code, said, image=image, command=command, limit_s=limit_s)
+    if isinstance(told, GatewayTimeoutError):
+        return told
+    return PayloadStartError(f"{told.message}; or the payload must name another image", reason="container")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PilotError
+from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PayloadInvalidError, PilotError
 from pilot.farside.protocol import Hello
 from pilot.identity.account import CourierOptions, FarSideAccount
 from pilot.identity.account_boarding import Call, enter, far_side_argv, open_account, run_sweep, sweep_argv
@@ -31,6 +31,8 @@ class Walls:
     environment: Mapping[str, str]
     explain: Callable[[int | None, str], PilotError]
     """As in `Call`."""
+    around: Callable[[str], Walls] | None = None
+    """The same walls around an image that a payload names; None: they know no images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,10 @@ class SameAccountGateway:
         return self._board(payload, credential, watch)
 
     @contextmanager
-    def _board(self, _payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
+    def _board(self, payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
         options, walls = self._options, self._options.walls
+        if payload.container:
+            walls = _walls_around(walls, payload)
         with sandbox(options.run_dir) as place:
             argv = far_side_argv(options.python, place)
             call = Call(
@@ -92,6 +96,14 @@ class SameAccountGateway:
 
     def _sweep(self, place: Sandbox, uid: int, watch: Watch, _credential: PayloadCredential) -> bool:
         return run_sweep(sweep_argv(self._options.python, place, uid), ENVIRONMENT, watch)
+
+
+def _walls_around(walls: Walls | None, payload: Payload) -> Walls:
+    """The walls around the image that a payload names; raises PayloadInvalidError where there are none."""
+    if walls is None or walls.around is None:
+        msg = f"cannot run payload {payload.id}: this gateway starts no container images; submit it without one"
+        raise PayloadInvalidError(msg, reason="container")
+    return walls.around(payload.container)
 
 
 def _check_walls(walls: Walls | None, account: FarSideAccount) -> None:
