@@ -10,6 +10,9 @@ from pathlib import Path
 from pilot.credentials.pem import MAX_FILE_BYTES
 from pilot.errors import ProxyMissingError, ProxyUnsafeError
 
+_MAKE = {"pilot proxy": "make it with voms-proxy-init"}
+"""How a missing file comes to be."""
+
 
 def read_private_file(path: str, uid: int, what: str = "pilot proxy") -> bytes:
     """Read a file through one descriptor, so that what was checked is what is read.
@@ -70,7 +73,7 @@ def _not_opened(path: str, what: str, error: OSError | ValueError) -> ProxyMissi
         msg = f"cannot use the {what} {path}: it is a symbolic link; give the path of the file itself"
         return ProxyUnsafeError(msg, reason="link")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        msg = f"cannot find the {what} {path}: no such file; make it, or set the right path"
+        msg = f"cannot find the {what} {path}: no such file; {_MAKE.get(what, 'get one')}, or set the right path"
         return ProxyMissingError(msg, reason="missing")
     if error.errno in (errno.EACCES, errno.EPERM):
         msg = f"cannot open the {what} {path}: permission denied; it must belong to the account that runs the pilot"
