@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "far-python": ({"identity__python": "/nonexistent/python3"}, "identity.python"),
     "deadline": ({"slot__wall_s": 9}, "slot.margin_s"),
     "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),
-    "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "voms-proxy-init"),
+    "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "make it"),
     "dispatcher-name": ({"dispatcher__url": "https://no-such-host.invalid"}, "dispatcher.url"),
     "storage-directories": ({"staging__endpoints": '{TESTBED_DISK: "file:///nonexistent"}'}, "staging.endpoints"),
 }
