@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from pilot.farside import trees
+from pilot.farside import litter, payload, trees
 
 
 def test_what_is_opened_is_a_regular_file_of_ours_with_one_name(tmp_path: Path) -> None:
@@ -31,3 +32,45 @@ def test_what_is_opened_is_a_regular_file_of_ours_with_one_name(tmp_path: Path) 
     with pytest.raises(FileNotFoundError):
         trees.open_regular("none", directory)
     os.close(directory)
+
+
+def test_a_directory_is_entered_only_if_it_is_one(tmp_path: Path) -> None:
+    """A link to a directory, which may have taken the place of one, is neither entered nor given another mode."""
+    (tmp_path / "elsewhere").mkdir(0o500)
+    (tmp_path / "link").symlink_to("elsewhere")
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(OSError, match="link"):
+        trees.open_directory("link", directory)
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o500
+    os.close(trees.open_directory("elsewhere", directory))
+    os.close(directory)
+
+
+def test_output_files_are_new(tmp_path: Path) -> None:
+    """What lies in the place of an output file, or is linked there, is never written to."""
+    (tmp_path / "other").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to("other")
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    for name in ("other", "link"):
+        with pytest.raises(FileExistsError):
+            payload.open_pumps(("out", name), 10, directory)
+        (tmp_path / "out").unlink()
+    assert (tmp_path / "other").read_bytes() == b"kept"
+    os.close(directory)
+
+
+def test_what_was_there_before_is_not_litter(tmp_path: Path) -> None:
+    """Only what appeared since the pilot's note counts; without a note nothing is removed."""
+    old = Path(f"/var/tmp/litter-test-{os.getpid()}")
+    old.touch()
+    try:
+        there = litter._found()
+        told = []
+        for before in (there, [what for what in there if not what.endswith(f" {old}")]):
+            (tmp_path / "before").write_text(json.dumps(before))
+            told.append(str(old) in litter.tidy(str(tmp_path))[1])
+        (tmp_path / "before").write_text("nonsense")
+        assert litter.tidy(str(tmp_path)) == (0, ["it is not known what was there before"])
+        assert (told, old.exists()) == ([False, True], True)
+    finally:
+        old.unlink()
