@@ -1,8 +1,8 @@
-"""The one file that is started under the owner's account: it brings the parts beside it together.
+"""The one file that is started under the owner's account: it holds the parts, and brings them together.
 
-Placed as ``farside.py``; ``PYTHON -I -S -B RUN/farside-x/farside.py [supervisor|courier|sweep UID WORK]``. The directory is not
-listable for the account, so the import system cannot search it, and the package is not installed where this runs:
-the parts are loaded by their full paths under their usual names. Python 3.9, standard library.
+Placed as ``farside.py``; ``PYTHON -I -S -B RUN/farside-x/farside.py [supervisor|courier|sweep UID WORK]``. The package is not
+installed where this runs, so the sources of the parts stand behind this text, as comments: that costs neither time nor memory
+for parts that are not wanted, as a zipapp would (`pilot.identity.sandbox.joined`). Python 3.9, standard library.
 """
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
 # ruff: noqa: PTH100, PTH120, PTH208
@@ -20,6 +20,8 @@ PARTS = {
 }
 KEPT = {"courier": frozenset([3])}
 """Descriptors beside the standard streams that a part is given: the courier's flight log."""
+HEAD, LINE = "#= ", "#|"
+"""How a part begins in the placed file, and each of its lines."""
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 
@@ -29,9 +31,11 @@ class Part(SourceFileLoader):
     The memory that compiling takes is then used again by what follows (measured: 0.7 MB less at the peak).
     """
 
-    def __init__(self, here: str, name: str) -> None:
-        super().__init__(f"pilot.farside.{name}", f"{here}/{name}.py")
-        self.code = super().get_code(self.name)
+    def __init__(self, file: str, name: str) -> None:
+        super().__init__(f"pilot.farside.{name}", f"{file}#{name}")
+        with open(file, "rb") as stream:  # noqa: PTH123
+            text = stream.read().partition(f"\n{HEAD}{name}\n".encode())[2].partition(f"\n{HEAD}".encode())[0]
+        self.code = self.source_to_code(text.replace(f"\n{LINE}".encode(), b"\n")[len(LINE) :], self.path)
 
     def get_code(self, fullname: str):  # type: ignore[no-untyped-def] # noqa: ANN201 - a code object has no name in 3.9
         """What was compiled; raises ImportError for any other module."""
@@ -70,9 +74,9 @@ def close_inherited(kept: frozenset[int]) -> None:
 def main(argv: list[str]) -> int:
     """Load the parts of one program and run it; returns its exit code."""
     close_inherited(KEPT.get(argv[1] if len(argv) > 1 else "", frozenset()))
-    here = os.path.dirname(os.path.abspath(__file__))
+    file = os.path.abspath(__file__)
     names = PARTS[argv[1] if len(argv) > 1 else "supervisor"]
-    parts = {name: Part(here, name) for name in reversed(names)}
+    parts = {name: Part(file, name) for name in reversed(names)}
     harden()
     make = type(sys)
     module = sys.modules["pilot"] = make("pilot")
@@ -81,7 +85,7 @@ def main(argv: list[str]) -> int:
         module = sys.modules[f"pilot.farside.{name}"] = make(f"pilot.farside.{name}")
         parts[name].exec_module(module)
         setattr(package, name, module)
-    code: int = module.main(here, *argv[2:])
+    code: int = module.main(os.path.dirname(file), *argv[2:])
     return code
 
 

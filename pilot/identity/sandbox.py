@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,23 +23,26 @@ import pilot.farside
 from pilot.errors import GatewayIdentityError, NoSpaceError, SandboxError
 from pilot.identity import control_group
 
-PROGRAM = {
-    "farside.py": "launcher.py",
-    "trees.py": "trees.py",
-    "settling.py": "settling.py",
-    "processes.py": "processes.py",
-    "litter.py": "litter.py",
-    "confinement.py": "confinement.py",
-    "payload.py": "payload.py",
-    "supervisor.py": "supervisor.py",
-    "transfer.py": "transfer.py",
-    "courier.py": "courier.py",
-    "sweep.py": "sweep.py",
-}
-"""Name in RUN/farside-RANDOM/ → source file in `pilot.farside`."""
-
+OURS = frozenset({"__init__", "protocol"})
+"""In `pilot.farside`, but of the pilot's side."""
 SURROUNDINGS_LIMIT = 20_000
 PRIVATE, PASSABLE, OPEN = 0o700, 0o711, 0o1733
+
+
+def joined(launcher: str, parts: Mapping[str, str]) -> str:
+    """The far side's one file: the launcher's text, then that of each part (by its name) as comments, as the launcher wants them."""
+    lines = [launcher]
+    for name, text in parts.items():
+        lines += [f"#= {name}", *(f"#|{line}" for line in text.split("\n"))]
+    return "\n".join([*lines, "#= "]) + "\n"
+
+
+def program() -> bytes:
+    """The far side's program. Raises OSError."""
+    source = Path(next(iter(pilot.farside.__path__)))
+    texts = {path.stem: path.read_text("utf-8") for path in sorted(source.glob("*.py"))}
+    launcher = texts.pop("launcher")
+    return joined(launcher, {name: text for name, text in texts.items() if name not in OURS}).encode()
 
 
 def cannot(what: str, path: Path, error: OSError) -> SandboxError | NoSpaceError:
@@ -135,13 +138,9 @@ class Sandbox:
         self.path.mkdir(PRIVATE)
         self.path.chmod(PASSABLE)
         self.code.mkdir(PRIVATE)
-        source = Path(next(iter(pilot.farside.__path__)))
-        for name, origin in PROGRAM.items():
-            target = self.code / name
-            target.write_bytes((source / origin).read_bytes())
-            target.chmod(0o644)
-        (self.code / "before").write_bytes(json.dumps(_surroundings()).encode("ascii"))
-        (self.code / "before").chmod(0o644)
+        for path, content in ((self.program, program()), (self.code / "before", json.dumps(_surroundings()).encode("ascii"))):
+            path.write_bytes(content)
+            path.chmod(0o644)
         self.code.chmod(PASSABLE)
 
     def remove(self) -> str:

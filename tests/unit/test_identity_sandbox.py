@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import GatewayIdentityError, SandboxError
-from pilot.identity.sandbox import PROGRAM, ensure_run, sandbox
+from pilot.identity.sandbox import ensure_run, sandbox
 
 
 def mode(path: Path) -> int:
@@ -45,7 +45,7 @@ def test_sandbox_is_filled_and_removed(tmp_path: Path) -> None:
     """The payload's directory holds the program, readable for all, open to nobody; afterwards it is gone."""
     with sandbox(tmp_path / "run") as place:
         assert (mode(place.path), mode(place.code), list(place.path.iterdir())) == (0o711, 0o711, [])
-        assert {path.name: mode(path) for path in place.code.iterdir()} == dict.fromkeys([*PROGRAM, "before"], 0o644)
+        assert {path.name: mode(path) for path in place.code.iterdir()} == {"farside.py": 0o644, "before": 0o644}
         place.open_for_others()
         assert place.path.stat().st_mode & 0o7777 == 0o1733
         place.seal()
