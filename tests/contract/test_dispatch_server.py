@@ -258,6 +258,24 @@ def test_token_renewal_after_the_end_is_refused(pilot, client, store) -> None:
         client.renew_token(payload)
 
 
+def test_a_further_token_is_asked_for_with_the_key_of_the_claim(pki, pilot, server, store, api) -> None:
+    """A proxy file that was renewed meanwhile does not matter: the token is bound to the key that claimed the payload."""
+    store._renewal_pause_s = 0
+    store.submit(job_spec())
+    renewed = pki.identity(pki.proxy("/testvo/Role=pilot"), "later.pem")
+    client = PandaDispatcher(PandaOptions(url=server.url, trust=pki.trust(), api=api), lambda: renewed.credential)
+    assert client.renew_token(client.claim(pilot, SLOT)) is not None
+    client.close()
+
+
+def test_a_token_without_renewal_is_not_renewed(pilot, client, store) -> None:
+    """A server that names no place for further tokens is not asked for one."""
+    store.submit(job_spec(override={"myproxyTokenRenewal": ""}))
+    payload = client.claim(pilot, SLOT)
+    assert payload.ticket is not None
+    assert client.renew_token(payload) is None
+
+
 def test_no_renewal_path_no_renewal(pilot, client, store) -> None:
     """A server that offers no renewal is not asked for one."""
     store.submit(job_spec(token=False))
