@@ -35,7 +35,7 @@ mail = root@localhost
 wakeupperiod = 2
 infoproviders_timelimit = 60
 fixdirectories = missing
-tmpdir = /tmp
+tmpdir = {{d}}/tmp
 [arex/ws]
 wsurl = https://localhost:{PORT}/arex
 logfile = {{d}}/log/ws.log
@@ -57,18 +57,23 @@ class Arc:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._tools = Tools(directory, {"ARC_CONFIG": str(directory / "arc.conf"), "HOME": str(directory / "home")})
+        self._tools = Tools(
+            directory, {"ARC_CONFIG": str(directory / "arc.conf"), "HOME": str(directory / "home"), "TMPDIR": str(directory / "tmp")}
+        )
         account = pwd.getpwnam(ACCOUNT)
         self._uid = account.pw_uid
-        self._client = Tools(directory, {"X509_CERT_DIR": str(directory / "certs"), "HOME": account.pw_dir})
+        self._client = Tools(
+            directory, {"X509_CERT_DIR": str(directory / "certs"), "HOME": account.pw_dir, "X509_USER_PROXY": f"{account.pw_dir}/proxy"}
+        )
         self._services: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Make the CA, start the two services; returns when the web service accepts connections."""
         place = self._directory
-        for name in ("control", "session", "log", "run", "certs", "home"):
+        for name in ("control", "session", "log", "run", "certs", "home", "tmp"):
             (place / name).mkdir(mode=0o755)
-        (place / "session").chmod(0o1777)
+        for name in ("session", "tmp"):
+            (place / name).chmod(0o1777)
         ca = ("arcctl", "test-ca", "--ca-dir", str(place / "certs"), "--ca-id", "Lab")
         self._tools.run(*ca, "init")
         self._tools.run(*ca, "hostcert", "-n", "localhost", "-f")

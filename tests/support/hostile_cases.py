@@ -197,7 +197,7 @@ CASES = (
     lost("kill the far side (SIGKILL)", "os.kill(far_side, 9); time.sleep(300)"),
     lost("stop the far side (SIGSTOP)", "os.kill(far_side, 19); time.sleep(300)", long=True),
     lost("kill the far side, leave a hidden daemon", 'if daemon(): os.chdir("/"); os.kill(far_side, 9); os.execve("/bin/sleep", ["sleep", "300"], {})\ntime.sleep(300)'),
-    lost("kill the far side, leave eight that fork for ever", "for _ in range(8):\n  if daemon(): hop()\nos.kill(far_side, 9); time.sleep(300)"),
+    lost("kill the far side, leave eight that fork for ever", "for _ in range(8):\n  if daemon(): hop()\nos.kill(far_side, 9); time.sleep(300)", long=True),
     Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', verdicts={"shared": "told", "walled": "contained", "switched": "contained"}),
 )  # fmt: skip
 
