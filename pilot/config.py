@@ -1,4 +1,4 @@
-"""Loading the configuration: defaults, the batch system's, site YAML, its part for the queue, environment, flags, in this order.
+"""Loading the configuration: defaults, the batch system's, site YAML, queue data, YAML's part for the queue, environment, flags.
 
 A later layer replaces a field as a whole, also a list or map. All problems of all layers are told at once.
 """
@@ -77,6 +77,7 @@ def load_config(files: Sequence[str], environ: Mapping[str, str], overrides: Seq
     for override in overrides:
         _gather_flag(gathering, override, "--set")
     _take_queue(gathering, of_files)
+    _take_queue_data(gathering, of_files)
     config, provenance = _build(gathering)
     if not gathering.unread:
         for conflict in conflicts(config):
@@ -149,6 +150,41 @@ def _take_queue(gathering: _Gathering, of_files: Mapping[str, _Setting]) -> None
     for name, setting in gathering.queues.get(chosen.value, {}).items():
         if gathering.settings.get(name) is of_files.get(name):
             gathering.settings[name] = setting
+
+
+def _take_queue_data(gathering: _Gathering, of_files: Mapping[str, _Setting]) -> None:
+    """Let the queue's description replace what the general part of files says, but nothing that is nearer to the pilot."""
+    place, queue = _text_of(gathering, "site.queue_data"), _text_of(gathering, "site.queue")
+    if not place or not queue:
+        return
+    from pilot.config_queue import QueueDataError, understand
+    from pilot.config_queue_source import QueueDataTrust, fetch
+
+    source = f"queue data {place[:200]}"
+    trust = QueueDataTrust(
+        kind=_text_of(gathering, "dispatcher.trust"),
+        ca_dir=_text_of(gathering, "trust.ca_dir"),
+        ca_bundle=_text_of(gathering, "dispatcher.ca_bundle"),
+        crl=_text_of(gathering, "trust.crl"),
+    )
+    try:
+        told = understand(fetch(place, _text_of(gathering, "site.queue_data_sha256"), trust), queue)
+    except QueueDataError as problem:
+        gathering.problems.append(f"{source}: {problem}")
+        return
+    for name, value in told.items():
+        if gathering.settings.get(name) is of_files.get(name):
+            gathering.settings[name] = _Setting(value=value, source=source)
+
+
+def _text_of(gathering: _Gathering, full_name: str) -> str:
+    """A field of type text as it is gathered so far; empty if it is bad, which is told elsewhere."""
+    setting, spec = gathering.settings.get(full_name), FIELDS[full_name]
+    try:
+        value = convert(spec, setting.value) if setting else ("" if spec.required else spec.default)
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
 
 
 def _read(path: str) -> str:

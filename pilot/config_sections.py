@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from pilot.config_site import SiteSection
 from pilot.config_slot import SlotSection
 from pilot.config_types import DN as _DN
 from pilot.config_types import HOST as _HOST
@@ -41,13 +42,6 @@ Trust = Literal["grid", "system"]
 
 def _default_sources() -> dict[str, Source]:
     return {"user": "myproxy", "panda": "myproxy"}
-
-
-class SiteSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which site and queue this pilot works for."""
-
-    queue: Annotated[str, _text(_NAME, "a name of letters, digits, '.', '_', '-'", "Queue whose payloads the pilot asks for.", 255)]
-    name: Annotated[str, _text(f"(?:{_NAME})?", "a name, or empty", "Name of the site in logs and reports. Empty: the queue.", 255)] = ""
 
 
 class DispatcherSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -57,7 +57,8 @@ FAR_SIDE_PURE = ("farside", "farside.protocol")
 PURE_AT_TOP = frozenset(
     {
         *("", "errors", "secret", "identities", "model", "isolation", "ports"),
-        *("config_sections", "config_types", "config_slot", "config_fields", "config_checks", "config_advice", "config_yaml"),
+        *("config_sections", "config_types", "config_site", "config_slot", "config_queue"),
+        *("config_fields", "config_checks", "config_advice", "config_yaml"),
     }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})

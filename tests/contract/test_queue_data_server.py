@@ -1,0 +1,47 @@
+"""Queue data from the cache of a dispatcher: the testbed's, over verified https."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pilot.config import Config, load_config
+from pilot.errors import ConfigurationError
+from pilot.testbed.grid import Grid, GridOptions, queue_data
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    with Grid(tmp_path_factory.mktemp("cache") / "grid", GridOptions(myproxy="embedded")) as grid:
+        yield grid
+
+
+def load(grid: Grid, *flags: str) -> Config:
+    queue = queue_data()["nickname"]
+    where = f"site.queue_data={grid.dispatcher.url}/cache/schedconfig/{queue}.all.json"
+    return load_config([str(grid.site_file)], {}, [where, *flags]).config
+
+
+def test_the_cache_is_read(grid: Grid) -> None:
+    """The address that PanDA's servers have, with the dispatcher's own trust."""
+    told = queue_data()
+    config = load(grid)
+    assert (config.payload.wall_s, config.payload.memory_mb, config.payload.disk_mb) == (told["maxtime"], told["maxrss"], told["maxwdir"])
+    assert config.lifetime.lifetime_s == told["timefloor"] * 60
+
+
+def test_a_server_that_is_not_trusted(grid: Grid) -> None:
+    """Another CA's server is not believed: nothing is taken over."""
+    with pytest.raises(ConfigurationError, match=r"cannot be (read|trusted)"):
+        load(grid, "dispatcher.trust=system")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("500", "answers 500"), ("redirect", "answers 30"), ("huge", "longer|JSON|read"), ("truncated", "JSON|read")]
+)
+def test_answers_that_are_none(grid: Grid, kind: str, words: str) -> None:
+    """Whatever goes wrong at the server is one problem of the configuration."""
+    grid.dispatcher.faults.next("queuedata", kind)
+    with pytest.raises(ConfigurationError, match=words):
+        load(grid)
