@@ -3,7 +3,7 @@
 Two families of failure exist. A `PilotError` is the world's fault and is told to people; any other
 exception is a bug of ours and is reported as `UnexpectedError` at the edge, never converted earlier.
 
-Exit codes 64-83 carry the meaning they have in PanDA's pilot; 84-113 are ours (112 is the wrappers'). The ranges 126-128+n
+Exit codes 64-83 carry the meaning they have in PanDA's pilot; 84-113 are ours. The ranges 126-128+n
 (shells, signals) and 192-204 (BOINC, gLExec) are never used. `panda_code` is the `pilotErrorCode` that
 PanDA's monitoring knows for the same fault.
 """

@@ -88,6 +88,17 @@ def test_bad_file_system(rig: WrapperRig, options: str, word: str) -> None:
     assert word in ended.stderr
 
 
+@pytest.mark.parametrize(("order", "code"), [("exit 5", 5), ("check 2", 75), ("check 70", 75)])
+def test_the_preflight(rig: WrapperRig, order: str, code: int) -> None:
+    """On request the pilot's own checks come first, with its configuration; warnings pass, a failure ends the job."""
+    environment = {"PILOT_PYTHON": rig.actor(order), "PILOT_SCRATCH": rig.place("scratch"), "PILOT_PREFLIGHT": "yes"}
+    arguments = ("run", "--config", "a b.yaml", "--exit-profile", "native", "--set=x.y=1", "--set", "z.w=2")
+    ended = rig.start(SLURM, *arguments, environment=environment).end()
+    assert ended.code == code, ended.stderr
+    assert "checked --preflight --config a b.yaml --set=x.y=1 --set z.w=2\n" in ended.stderr
+    assert ("fit for a pilot" in ended.stdout) == (code == 75)
+
+
 @pytest.mark.parametrize("order", ["litter", "kill 9"])
 def test_nothing_is_left_of_a_killed_pilot(rig: WrapperRig, order: str) -> None:
     """After SIGKILL of the pilot the wrapper removes its directories, also those without any rights; links are not followed."""

@@ -114,10 +114,10 @@ def test_no_start(rig: WrapperRig, name: str) -> None:
     environments = {
         76: {"PILOT_PYTHON": "/no/python", "PILOT_SCRATCH": scratch},
         66: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": closed},
-        112: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch, "PILOT_RELEASE": release, "PILOT_RELEASE_SHA256": digest},
+        73: {"PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch, "PILOT_RELEASE": release, "PILOT_RELEASE_SHA256": digest},
     }
     running = {code: rig.start(name, environment=environment) for code, environment in environments.items()}
-    for code, word in {76: "/no/python", 66: str(closed), 112: digest}.items():
+    for code, word in {76: "/no/python", 66: str(closed), 73: digest}.items():
         ended = running[code].end()
         assert (ended.code, ended.result["exit_code"]) == (code, code), ended.stderr
         assert word in ended.result["message"]

@@ -14,7 +14,7 @@ unset BASH_ENV ENV CDPATH GLOBIGNORE LD_PRELOAD LD_AUDIT SSL_CERT_FILE SSL_CERT_
 IFS=$' \t\n'
 export LC_ALL=C
 
-CODE_SOURCE=64 CODE_SCRATCH=66 CODE_USAGE=84 CODE_STOPPED=94 CODE_RELEASE=112 CODE_PYTHON=76
+CODE_SOURCE=64 CODE_SCRATCH=66 CODE_USAGE=84 CODE_STOPPED=94 CODE_RELEASE=73 CODE_PREFLIGHT=75 CODE_PYTHON=76
 
 PROJECT=${WRAPPERS%/*} # empty in a single-file wrapper
 # shellcheck source=place.bash
@@ -71,6 +71,21 @@ attend() {
   rc=$?
   helper=''
   return "$rc"
+}
+
+# preflight ARGUMENTS OF RUN...: `pilot check` with the same configuration, before anything is claimed
+preflight() {
+  local word before='' code settings=(check --preflight)
+  for word in "$@"; do
+    case $before in --config | --set) settings+=("$before" "$word") ;; esac
+    case $word in --config=* | --set=*) settings+=("$word") ;; esac
+    before=$word
+  done
+  attend "${pilot[@]}" "${settings[@]}" >&2
+  code=$?
+  if [ -z "$got" ] && [ "$code" -ne 0 ] && [ "$code" -ne 1 ]; then
+    fail "$CODE_PREFLIGHT" "the slot is not fit for a pilot: pilot check --preflight ended with exit code $code, see above; correct what it names"
+  fi
 }
 
 # result CODE ERROR MESSAGE REASON: the last line of stdout where the pilot did not write it
@@ -155,6 +170,7 @@ wrap() {
   report_start
   choose_scratch
   choose_software
+  if [ "${PILOT_PREFLIGHT:-no}" = yes ]; then preflight "$@"; fi
   if [ -n "$got" ]; then stopped; fi
   "${pilot[@]}" run --default lifetime.batch_grace_s="$GRACE_S" --default lifetime.reserve_s="$RESERVE_S" \
     --default lifetime.usr1="$USR1" --run-dir "$run" "$@" &
