@@ -99,11 +99,11 @@ def test_an_unforeseen_exception_is_a_failed_outcome(rig: Rig, place: str) -> No
         ("pilot.dispatch.https:PandaDispatcher.claim", "activated"),
         ("pilot.journal.spool:Spool.chosen", "finished"),
         ("pilot.journal.spool:Spool.delivered", "finished"),
-        ("pilot.watch:SelectorWatch.begin", "sent"),
+        ("pilot.watch:SelectorWatch.begin", "failed"),
     ],
 )
 def test_an_unforeseen_exception_around_a_flight_ends_the_pilot(rig: Rig, place: str, left: str) -> None:
-    """A bug before a claim is journalled, or once the outcome is chosen, changes nothing for it: exit code 70, no residue."""
+    """A bug before the claim, or once the outcome is chosen, changes nothing for it, one in between fails it: exit code 70, no residue."""
     landed, (job,) = rig.fly(FULL, python=broken_pilot(rig, place))
     assert (landed.code, landed.left) == (70, []), landed.stderr
     assert job.state == left

@@ -29,14 +29,15 @@ NO_CLEANING: tuple[Change, ...] = (
     ("farside/supervisor.py", "        left = self.kill_all() + trees.clear(self.directory)\n", "        left = 0\n"),
     ("identity/account_boarding.py", "    deadline = time.monotonic() + SWEEP_S\n    for _ in range(SWEEPS)", "    return ''\n    for _ in range(SWEEPS)"),
 )
+DELIVERED = """        self._proxy_path = self._deliver("proxy", "the owner's proxy", pem=credential.pem.reveal().decode("ascii"))\n"""
 SABOTAGES: dict[str, tuple[Change, ...]] = {
     "none": (),
     "proxy of mode 0777": (("farside/trees.py", "            write_whole(handle, data)\n", "            write_whole(handle, data); os.fchmod(handle, 0o777)\n"),),
     "proxy copy left in /var/tmp": (
-        ("identity/account.py", "        self._proxy_path = kept.path\n", "        self._proxy_path = kept.path\n        open('/var/tmp/x509up_copy', 'wb').write(credential.pem.reveal())\n"),
+        ("identity/account.py", DELIVERED, DELIVERED + "        open('/var/tmp/x509up_copy', 'wb').write(credential.pem.reveal())\n"),
     ),
     "environment leaked": (
-        ("assembly_flight.py", "    return environment(\n", "    return tuple(os.environ.items()) + environment(\n"),
+        ("assembly_flight.py", "    return environment(\n", "    import os\n    return tuple(os.environ.items()) + environment(\n"),
     ),
     "clean-up skipped": NO_CLEANING,
     "only the gateway killed": (
