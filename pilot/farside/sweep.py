@@ -17,7 +17,7 @@ import time
 from pilot.farside import litter, processes, trees
 
 BUDGET_S = 20.0
-CALM = 3
+CALM = 10
 OTHER_ACCOUNT, STAYS_OUTSIDE = 3, 4
 
 

@@ -27,7 +27,7 @@ STAYS_OUTSIDE = 4
 """Exit code of the sweep that found, outside the work directory, what it may not remove: it may be another flight's."""
 COLLECT_S = 0.05
 """Processes that fork and exit for ever leave their dead to the pilot: collected before they fill the process table."""
-SWEEPS = 5
+SWEEPS = 10
 """What was left behind may kill a sweep, which shares its account, so one may have to be repeated."""
 
 

@@ -24,7 +24,7 @@ BODIES = {
     "daemon": "signal.signal(15, signal.SIG_IGN); os.kill(int(__import__('sys').argv[1]), 9); time.sleep(300)",
     "stopper": "os.kill(int(__import__('sys').argv[1]), 19); time.sleep(300)",
     "hoppers": """
-for _ in range(8):
+for _ in range(4):
     if os.fork() == 0: break
 else: os.kill(int(__import__('sys').argv[1]), 9)
 while True:
