@@ -5,14 +5,13 @@ A later layer replaces a field as a whole, also a list or map. All problems of a
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pilot.config_checks import conflicts
 from pilot.config_fields import FIELDS, SECTIONS, VARIABLES, FieldSpec, convert, nearest
+from pilot.config_files import NotAFileError, read_regular
 from pilot.config_sections import Config
 from pilot.config_yaml import MAX_BYTES, Entry, UnreadableYamlError, read_entries, read_value
 from pilot.errors import ConfigurationError
@@ -190,13 +189,9 @@ def _text_of(gathering: _Gathering, full_name: str) -> str:
 def _read(path: str) -> str:
     """The text of a regular file of at most MAX_BYTES."""
     try:
-        # O_NONBLOCK: a FIFO under that name must not hang the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                msg = "it is not a regular file; name a YAML file"
-                raise UnreadableYamlError(msg)
-            data = stream.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
+    except NotAFileError as error:
+        raise UnreadableYamlError(f"{error}; name a YAML file") from None
     except (OSError, ValueError) as error:
         msg = f"it cannot be read ({getattr(error, 'strerror', None) or 'bad name'}); correct the path or its permissions"
         raise UnreadableYamlError(msg) from None

@@ -6,8 +6,9 @@ Field names and units are those that pilot3 reads (``info/queuedata.py``; ``time
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+
+from pilot.dispatch.strictjson import Json, JsonError, loads
 
 MAX_TEXT = 200
 
@@ -39,31 +40,18 @@ def understand(data: bytes, queue: str) -> dict[str, object]:
     return settings
 
 
-def _object(data: bytes) -> dict[str, object]:
+def _object(data: bytes) -> dict[str, Json]:
     try:
-        told = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise QueueDataError(f"it is not good JSON ({str(error)[:MAX_TEXT]})") from None
+        told = loads(data)
+    except JsonError as error:
+        raise QueueDataError(str(error)) from None
     if not isinstance(told, dict):
         msg = "it is not one JSON object"
         raise QueueDataError(msg)
     return told
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        msg = "a field stands in it twice"
-        raise ValueError(msg)
-    return found
-
-
-def _no_constant(name: str) -> object:
-    msg = f"{name} is no JSON"
-    raise ValueError(msg)
-
-
-def _check_open(told: dict[str, object], queue: str) -> None:
+def _check_open(told: dict[str, Json], queue: str) -> None:
     """Refuse a queue that is closed: pilot3 ends with 78 and 83 there."""
     state, status = told.get("state") or "ACTIVE", told.get("status") or "online"
     if state != "ACTIVE" or status == "offline":

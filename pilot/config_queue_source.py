@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
+import io
 import socket
-import stat
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
 
+from pilot.config_files import read_regular
 from pilot.config_queue import QueueDataError
 
 MAX_BYTES = 1 << 20
+MAX_HEAD = 1 << 16
 CALL_S = 20.0
 
 
@@ -42,10 +45,12 @@ def fetch(place: str, sha256: str, trust: QueueDataTrust) -> bytes:
         msg = "it would come over plain http, which others can change on the way; give its digest (site.queue_data_sha256) or use https"
         raise QueueDataError(msg)
     try:
-        data = _from_server(place, trust) if "://" in place else _from_file(place)
+        data = _from_server(place, trust) if "://" in place else read_regular(place, MAX_BYTES)
+    except QueueDataError:
+        raise
+    except TimeoutError:
+        raise QueueDataError(f"it did not come within {CALL_S:g} s; try again, or correct site.queue_data") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, QueueDataError):
-            raise
         raise QueueDataError(f"it cannot be read ({getattr(error, 'strerror', None) or error}); correct site.queue_data") from None
     if len(data) > MAX_BYTES:
         raise QueueDataError(f"it is longer than {MAX_BYTES} bytes")
@@ -55,44 +60,54 @@ def fetch(place: str, sha256: str, trust: QueueDataTrust) -> bytes:
     return data
 
 
-def _from_file(place: str) -> bytes:
-    descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            msg = "it is not a regular file"
-            raise QueueDataError(msg)
-        return stream.read(MAX_BYTES + 1)
-
-
 def _from_server(place: str, trust: QueueDataTrust) -> bytes:
-    """One GET, without redirects, cookies, or a client's credential."""
+    """One GET, without redirects, cookies, or a client's credential; all of it within CALL_S."""
     address = urlsplit(place)
-    host = address.hostname or ""
-    if address.scheme == "https":
-        connection: http.client.HTTPConnection = _verified(host, address.port or 443, trust)
-    else:
-        connection = http.client.HTTPConnection(host, address.port or 80, timeout=CALL_S)
-    try:
-        connection.request("GET", address.path or "/", headers={"Accept": "application/json", "Connection": "close"})
-        answer = connection.getresponse()
-        if answer.status != http.HTTPStatus.OK:
-            raise QueueDataError(f"its server answers {answer.status}; correct site.queue_data")
-        return _body(answer)
-    finally:
-        connection.close()
+    host, secure, deadline = address.hostname or "", address.scheme == "https", time.monotonic() + CALL_S
+    with ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection((host, address.port or (443 if secure else 80)), timeout=CALL_S))
+        if secure:
+            sock = stack.enter_context(_verified(sock, host, trust))
+        sock.sendall(_question(address))
+        answer = http.client.HTTPResponse(cast(socket.socket, _Received(_all_of(sock, deadline))))
+    answer.begin()
+    if answer.status != http.HTTPStatus.OK:
+        raise QueueDataError(f"its server answers {answer.status}; correct site.queue_data")
+    return answer.read(MAX_BYTES + 1)
 
 
-def _body(answer: http.client.HTTPResponse) -> bytes:
-    """Read with a limit of time, too: a server may trickle."""
-    deadline, data = time.monotonic() + CALL_S, bytearray()
-    while len(data) <= MAX_BYTES and (part := answer.read1(65536)):
+def _question(address: SplitResult) -> bytes:
+    target, host = (address.path or "/") + (f"?{address.query}" if address.query else ""), address.netloc.rpartition("@")[2]
+    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n".encode("ascii")
+
+
+def _all_of(sock: socket.socket, deadline: float) -> bytes:
+    """What the server sends until it closes: limited in size, and in time whatever it trickles."""
+    data = bytearray()
+    while len(data) <= MAX_BYTES + MAX_HEAD:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
+        part = sock.recv(65536)
+        if not part:
+            break
         data += part
-        if time.monotonic() > deadline:
-            raise QueueDataError(f"it did not come within {CALL_S:g} s")
     return bytes(data)
 
 
-def _verified(host: str, port: int, trust: QueueDataTrust) -> http.client.HTTPConnection:
+class _Received:
+    """Bytes where `http.client` expects a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def _verified(raw: socket.socket, host: str, trust: QueueDataTrust) -> socket.socket:
+    """TLS with a server that is who it should be."""
     from pilot.tls import EndpointTrust, TlsSetupError, TlsUntrusted, check_server_chain, client_context
 
     judged = (
@@ -101,11 +116,8 @@ def _verified(host: str, port: int, trust: QueueDataTrust) -> http.client.HTTPCo
         else EndpointTrust(kind="system", ca_bundle=trust.ca_bundle)
     )
     try:
-        raw = socket.create_connection((host, port), timeout=CALL_S)
         secured = client_context(judged, None).wrap_socket(raw, server_hostname=host)
         check_server_chain(secured, judged)
     except (TlsSetupError, TlsUntrusted) as error:
         raise QueueDataError(f"its server cannot be trusted: {error}") from None
-    connection = http.client.HTTPConnection(host, port, timeout=CALL_S)
-    connection.sock = secured
-    return connection
+    return secured

@@ -80,13 +80,3 @@ LIMITS: Final[Mapping[str, int]] = {argument.name: argument.longest for argument
 def to_classic(table: tuple[Argument, ...], arguments: Mapping[str, Value]) -> dict[str, str]:
     """Name the arguments as the classic dialect does, every value as text; what it does not know is left out."""
     return {known.classic: str(arguments[known.name]) for known in table if known.classic and known.name in arguments}
-
-
-def from_classic(table: tuple[Argument, ...], given: Mapping[str, str]) -> Arguments:
-    """The inverse of `to_classic`.
-
-    Raises:
-        KeyError: a name that is not in the table. ValueError: text where a number belongs.
-    """
-    known = {argument.classic: argument for argument in table if argument.classic}
-    return {known[name].name: known[name].kind(value) for name, value in given.items()}

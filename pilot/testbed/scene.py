@@ -108,10 +108,5 @@ def _strewn(uids: set[int]) -> list[str]:
     return found
 
 
-def account_of(scene: Scene, dn: str) -> str:
-    """Account in which an owner's payload is expected to run."""
-    return scene.accounts.get(dn, "")
-
-
 OWNERS = {ALICE_DN: "alice01", BOB_DN: "bob01"}
 """The accounts that the testbed's owners get."""

@@ -45,3 +45,11 @@ def test_answers_that_are_none(grid: Grid, kind: str, words: str) -> None:
     grid.dispatcher.faults.next("queuedata", kind)
     with pytest.raises(ConfigurationError, match=words):
         load(grid)
+
+
+def test_a_server_that_trickles(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte at a time without end, and the whole call is still over at its limit."""
+    monkeypatch.setattr("pilot.config_queue_source.CALL_S", 0.5)
+    grid.dispatcher.faults.next("queuedata", "slow")
+    with pytest.raises(ConfigurationError, match=r"did not come within 0\.5 s"):
+        load(grid)

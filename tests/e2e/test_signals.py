@@ -20,8 +20,6 @@ from tests.support.flight_rig import Flying, Landed, Rig, no_traceback, shell
 CODES = {signal.SIGTERM: 1201, signal.SIGINT: 1208, signal.SIGXCPU: 1204, signal.SIGUSR1: 1207, signal.SIGUSR2: 1200, signal.SIGQUIT: 1202}
 BATCH_GRACE_S = 15.0
 """As the testbed's site file says."""
-BUSY_S = 12.0
-"""What a machine on which other tests run may take longer; far from the 60 s for which hanging servers would be waited for."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +93,7 @@ def stop_at(
     begun = time.monotonic()
     flying.stop(number, group=group)
     landed = flying.land(30)
-    return landed, job, time.monotonic() - begun
+    return landed, job, landed.ended - begun
 
 
 def orderly(landed: Landed, number: int, seconds: float, limit_s: float) -> None:
@@ -104,8 +102,7 @@ def orderly(landed: Landed, number: int, seconds: float, limit_s: float) -> None
     assert landed.result["signal"] == signal.Signals(number).name
     assert (landed.left, landed.journal) == ([], [])
     assert no_traceback(landed)
-    assert limit_s < BATCH_GRACE_S
-    assert seconds < limit_s + BUSY_S
+    assert seconds < limit_s < BATCH_GRACE_S
 
 
 @pytest.mark.parametrize("name", ["obtain", "board", "stage-in", "run", "stage-out", "log"])
@@ -166,7 +163,7 @@ def test_usr1_drains_a_pilot_without_work(rig: Rig) -> None:
     flying.stop(signal.SIGUSR1)
     landed = flying.land(30)
     assert (landed.code, landed.result["reason"], landed.left) == (0, "drained", [])
-    assert time.monotonic() - begun < 5.0 + BUSY_S
+    assert landed.ended - begun < 5.0
 
 
 def test_a_drain_file_drains(rig: Rig) -> None:
@@ -209,7 +206,7 @@ def test_a_small_grace(rig: Rig, grace_s: int, reserve_s: int) -> None:
     begun = time.monotonic()
     flying.stop()
     landed = flying.land(30)
-    assert time.monotonic() - begun < grace_s + 4.0 + BUSY_S
+    assert landed.ended - begun < grace_s + 4.0
     assert (landed.code, landed.left, len(landed.journal)) == (94, [], 1)
     rig.grid.dispatcher.faults.clear()
     assert rig.start(place=landed.scratch.parent, command="recover").land().code == 0

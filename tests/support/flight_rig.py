@@ -82,6 +82,8 @@ class Landed:
     runs: list[Path]
     """Records of run directories that could not be cleared."""
     seconds: float
+    ended: float
+    """When the wrapper was gone (`time.monotonic()`), before anybody looked for what it left."""
 
     @property
     def told(self) -> str:
@@ -118,7 +120,7 @@ class Flying:
             self.process.wait()
             text = (self.scratch.parent / "stderr").read_text(errors="replace")
             raise AssertionError(f"the pilot did not end within {timeout_s} s:\n{text}") from None
-        seconds = time.monotonic() - self.started
+        ended = time.monotonic()
         place = self.scratch.parent
         stdout, stderr, log = ((place / name).read_text(errors="replace") for name in ("stdout", "stderr", "pilot.jsonl"))
         last = stdout.strip().splitlines()[-1] if stdout.strip() else ""
@@ -133,7 +135,8 @@ class Flying:
             left=self.rig.left_behind(self.scratch),
             journal=sorted(self.scratch.glob("pilot-journal/*.flight.json")),
             runs=sorted(self.scratch.glob("pilot-journal/*.run.json")),
-            seconds=seconds,
+            seconds=ended - self.started,
+            ended=ended,
         )
 
 

@@ -42,11 +42,13 @@ def changes(path):
 def signals(pid):
     os.kill(pid, 0)
     return True
+def arguments(name):
+    try:
+        return content("/proc/%s/cmdline" % name).split(b"\\0")
+    except OSError:  # it ended meanwhile
+        return []
 def listed():
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and marker.encode() in content("/proc/%s/cmdline" % name).split(b"\\0")[2:3]:
-            return True
-    return False
+    return any(marker.encode() in arguments(name)[2:3] for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid())
 def limit_met(number):
     try:
         os.close(os.open("grown", os.O_CREAT | os.O_WRONLY))

@@ -1,4 +1,4 @@
-"""The classic dialect, its table of names, and the choice between the dialects."""
+"""The classic dialect, with its table of names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pilot.dispatch import arguments, classic, reports, v1
 from pilot.dispatch.answers import Response
 from pilot.dispatch.arguments import ACQUIRE, UPDATE
-from pilot.dispatch.dialects import BY_NAME, CLASSIC, V1, spoken
+from pilot.dispatch.dialects import BY_NAME, CLASSIC, V1
 from pilot.dispatch.reports import Match, Sender
 from pilot.errors import (
     DispatcherProtocolError,
@@ -219,6 +219,12 @@ def _said(name: str, table: tuple[arguments.Argument, ...]) -> list[tuple[str, s
     return [(key, value) for key, value in parse_qsl((body or b"").decode(), keep_blank_values=True) if key in known]
 
 
+def from_classic(table: tuple[arguments.Argument, ...], given_: dict[str, str]) -> dict[str, object]:
+    """The inverse of `arguments.to_classic`."""
+    known = {argument.classic: argument for argument in table if argument.classic}
+    return {known[name].name: known[name].kind(value) for name, value in given_.items()}
+
+
 def _fields(body: bytes) -> list[tuple[str, str]]:
     return parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
 
@@ -227,7 +233,7 @@ def _fields(body: bytes) -> list[tuple[str, str]]:
 def test_recorded_questions_can_be_made(name: str) -> None:
     """A recorded `getJob` comes out of the pilot's own names again: the same fields and values in the same order, once decoded."""
     said = _said(name, ACQUIRE)
-    request = classic.acquire(arguments.from_classic(ACQUIRE, dict(said)))
+    request = classic.acquire(from_classic(ACQUIRE, dict(said)))
     assert _fields(request.body) == said != []
     assert (request.verb, request.path) == ("POST", classic_request(name)[1])
     assert request.headers == {"Content-Type": "application/x-www-form-urlencoded"}
@@ -247,7 +253,7 @@ def test_recorded_questions_can_be_made(name: str) -> None:
 def test_recorded_updates_can_be_made(name: str) -> None:
     """So does a recorded `updateJob`; the report of files, which one recording has first and another last, comes last."""
     said = sorted(_said(name, UPDATE), key=lambda pair: pair[0] == "xml")
-    request = classic.update(arguments.from_classic(UPDATE, dict(said)))
+    request = classic.update(from_classic(UPDATE, dict(said)))
     assert _fields(request.body) == said != []
     assert (request.verb, request.path) == ("POST", classic_request(name)[1])
 
@@ -320,7 +326,7 @@ def _values(table: tuple[arguments.Argument, ...]) -> st.SearchStrategy[dict[str
 @given(_values(ACQUIRE))
 def test_questions_survive_the_classic_names(given_: dict[str, object]) -> None:
     """Whatever the values, naming arguments the classic way and back changes nothing."""
-    assert arguments.from_classic(ACQUIRE, arguments.to_classic(ACQUIRE, given_)) == given_
+    assert from_classic(ACQUIRE, arguments.to_classic(ACQUIRE, given_)) == given_
 
 
 @given(_values(UPDATE))
@@ -329,7 +335,7 @@ def test_updates_survive_the_classic_form(given_: dict[str, object]) -> None:
     sent = dict(
         parse_qsl(classic.update(given_).body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(given_), errors="strict")
     )
-    assert arguments.from_classic(UPDATE, sent) == given_
+    assert from_classic(UPDATE, sent) == given_
 
 
 def test_the_table_names_each_argument_once() -> None:
@@ -353,42 +359,6 @@ def test_classic_questions_never_say_how_many() -> None:
         "resourceType": "SCORE",
         "getProxyKey": "True",
     }
-
-
-# ---------------------------------------------------------------------------------------------------------- the choice
-
-
-ALIVE = b'{"success": true, "message": "I am alive", "data": null}'
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "dialect"),
-    [
-        (200, ALIVE, V1),
-        (404, b"<html>Not Found</html>", CLASSIC),
-        (403, b"ERROR : method is_alive is forbidden", CLASSIC),
-    ],
-)
-def test_a_clear_answer_decides(status: int, body: bytes, dialect: object) -> None:
-    """An envelope means v1, an unknown method the classic dialect."""
-    assert spoken(Response(status=status, body=body), SERVER) is dialect
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        (200, b"<html>It works!</html>", DispatcherProtocolError),
-        (200, b"alive=yes", DispatcherProtocolError),
-        (500, b"oh", DispatcherUnreachableError),
-        (503, b"", DispatcherUnreachableError),
-        (403, b"ERROR : Robot is banned", DispatcherRefusedError),
-        (302, b"", DispatcherProtocolError),
-    ],
-)
-def test_an_unclear_answer_decides_nothing(status: int, body: bytes, kind: type[PilotError]) -> None:
-    """A server that is out of order, or no PanDA server, is not taken for one of the old ones."""
-    with pytest.raises(kind):
-        spoken(Response(status=status, body=body), SERVER)
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("", 0.0), ("120", 120.0), (" 5 ", 5.0), ("-1", 0.0), ("1e9", 0.0), ("Mon, 01 Jan", 0.0)])
