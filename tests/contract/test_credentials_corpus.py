@@ -29,6 +29,14 @@ def verdicts(exhibits: list[Exhibit]) -> list[dict[str, str]]:
     return corpus_verdicts.oracle_verdicts(exhibits)
 
 
+@pytest.fixture
+def _known_tools() -> None:
+    """The table is that of certain releases; with another one the tools may rightly say something else."""
+    release = corpus_verdicts.release_of_openssl()
+    if release not in [f"3.0.{patch}" for patch in corpus_verdicts.KNOWN_RELEASES]:
+        pytest.skip(f"nobody has compared the table with OpenSSL {release} yet; see KNOWN_RELEASES")
+
+
 def test_the_corpus_is_large_with_unique_names() -> None:
     """There are at least 120 defects, each case named once, beside at least 30 credentials that are good."""
     assert [name for name, count in Counter(case.name for case in CASES).items() if count > 1] == []
@@ -61,6 +69,7 @@ def test_we_never_accept_what_every_tool_refuses(exhibits: list[Exhibit], verdic
 
 
 @pytest.mark.needs(*ALL_TOOLS)
+@pytest.mark.usefixtures("_known_tools")
 def test_each_difference_has_its_reason(exhibits: list[Exhibit], verdicts: list[dict[str, str]]) -> None:
     """Where a tool says something else than we, the case says why; nowhere else."""
     wrong = [
@@ -72,6 +81,7 @@ def test_each_difference_has_its_reason(exhibits: list[Exhibit], verdicts: list[
 
 
 @pytest.mark.needs(*ALL_TOOLS)
+@pytest.mark.usefixtures("_known_tools")
 def test_the_table_is_in_step(exhibits: list[Exhibit], verdicts: list[dict[str, str]]) -> None:
     """The page in the documentation says what the tools say."""
     assert PAGE.read_text("utf-8") == page(exhibits, verdicts), "run python -m tests.support.corpus_table --write"

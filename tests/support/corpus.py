@@ -68,6 +68,7 @@ class Case:
         make: the credential, or the content of its file. prepare: changes a trust store of this case's own.
         place: changes the file itself. oracles: the tools that can say something about this defect.
         why: why our verdict differs from that of a tool; empty where it does not.
+        varies: the tool whose verdict is not the same with each patch release of OpenSSL.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Case:
     place: Callable[[Path], Path] | None = None
     oracles: tuple[str, ...] = OF_CHAINS
     why: str = ""
+    varies: str = ""
 
 
 @dataclass(frozen=True)
