@@ -9,12 +9,11 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from pilot import recovery, telling
-from pilot.assembly_common import admit_options, journal_directory, proxy_path, scratch_directory
+from pilot.assembly_admit import admission
+from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.assembly_credentials import credential_sources
 from pilot.assembly_dispatch import AnyDispatcher, dispatcher_address, dispatcher_client, heartbeat_rhythm
 from pilot.assembly_flight import flight_plan, flight_policy, payload_environment, shift_policy
@@ -22,8 +21,6 @@ from pilot.assembly_identity import gateway_for
 from pilot.assembly_slot import CurrentSlot, probe_options
 from pilot.assembly_trial import ADDRESS, Trial
 from pilot.config import Config
-from pilot.credentials.admit import admit
-from pilot.credentials.renewal import RenewingProxy
 from pilot.dispatch.canned import CannedDispatcher
 from pilot.dispatch.https import PandaDispatcher
 from pilot.flight import Kit
@@ -63,9 +60,8 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial 
         canned = trial.payload if trial else None
         drains = config.lifetime.usr1 == "drain"
         watch = stack.enter_context(SelectorWatch(usr1_drains=drains, drain_file=config.lifetime.drain_file))
-        kept = partial(telling.kept, teller)
-        proxy = RenewingProxy(proxy_path(config, environ), admit_options(config), lambda: datetime.now(UTC), kept)
-        pilot = proxy.current()
+        admitted = admission(config, environ, teller)
+        pilot = admitted.current()
         telling.admitted(teller, pilot)
         ends_at = started + config.lifetime.lifetime_s
         slot = CurrentSlot(config, SlotProbe(probe_options(config, environ)), scratch, ends_at, teller)
@@ -77,7 +73,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial 
         spool = Spool(journal.path, dispatcher=ADDRESS if canned else dispatcher_address(config), run=record)
         stack.callback(spool.close)
         dispatcher: AnyDispatcher | CannedDispatcher = (
-            CannedDispatcher(canned) if canned else dispatcher_client(config, environ, teller, lambda: proxy.current().credential)
+            CannedDispatcher(canned) if canned else dispatcher_client(config, environ, teller, admitted)
         )
         stack.callback(dispatcher.close)
         heartbeat = Heartbeat(
@@ -104,7 +100,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial 
         )
         if trial is not None and trial.dry:
             return ShiftResult(flown=(), error=None, reason=_asked_nothing(dispatcher, teller))
-        return Shift(kit, watch, shift_policy(config, ends_at), slot.offer, proxy.current, left_s=slot.left_s).work()
+        return Shift(kit, watch, shift_policy(config, ends_at), slot.offer, admitted.current, left_s=slot.left_s).work()
 
 
 def _asked_nothing(dispatcher: AnyDispatcher | CannedDispatcher, teller: Teller) -> str:
@@ -144,11 +140,11 @@ def recover(config: Config, environ: Mapping[str, str], directory: str = "") -> 
     with ExitStack() as stack:
         stack.callback(teller.close)
         watch = stack.enter_context(SelectorWatch())
-        pilot = admit(proxy_path(config, environ), admit_options(config), datetime.now(UTC))
+        admitted = admission(config, environ, teller)
         journal = Path(directory).absolute() if directory else journal_directory(config, environ, scratch).path
         spool = Spool(journal, dispatcher=dispatcher_address(config))
         stack.callback(spool.close)
-        dispatcher = dispatcher_client(config, environ, teller, lambda: pilot.credential)
+        dispatcher = dispatcher_client(config, environ, teller, admitted)
         stack.callback(dispatcher.close)
         telling.closed(teller, close_left_open(journal))
         return _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s)

@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pilot import assembly_check_gateway as gateway
@@ -103,9 +104,22 @@ def _storage_directories(subject: Subject) -> Result:
 
 
 def _proxy(subject: Subject) -> Result:
+    from pilot.model import ProxyIdentity
     from pilot.selfcheck.peers import pilot_proxy
 
-    return pilot_proxy(subject.pilot())
+    pilot = subject.pilot()
+    return pilot_proxy(pilot) if isinstance(pilot, ProxyIdentity) else skipped("the pilot has a bearer token, nothing here needs a proxy")
+
+
+def _token(subject: Subject) -> Result:
+    if subject.config.dispatcher.auth != "token":
+        return skipped("dispatcher.auth is proxy")
+    from pilot.assembly_admit import find_token
+    from pilot.log import Teller
+    from pilot.selfcheck.peers import pilot_token
+
+    token = find_token(subject.config, subject.environ, Teller(io.StringIO()))
+    return pilot_token(token.identity(subject.config.pilot.vo, datetime.now(UTC)), token.current().source)
 
 
 def _owner(subject: Subject) -> Result:
@@ -179,15 +193,17 @@ def _clock(subject: Subject) -> Result:
 
 
 def _dispatcher(subject: Subject) -> Result:
-    from pilot.assembly_dispatch import dispatcher_options
+    from pilot.assembly_dispatch import dispatcher_options, token_origin
     from pilot.dispatch.https import PandaDispatcher
     from pilot.log import Teller
-    from pilot.selfcheck.peers import authorised
+    from pilot.model import ProxyIdentity
+    from pilot.selfcheck.peers import authorised, role_of
 
-    pilot = subject.pilot()
-    teller = Teller(io.StringIO())
-    dispatcher = PandaDispatcher(dispatcher_options(subject.config, subject.environ, teller), lambda: pilot.credential)
-    return authorised(dispatcher.seen(), pilot, subject.config.dispatcher.url)
+    admitted = subject.admitted()
+    pilot = admitted.current()
+    options = dispatcher_options(subject.config, subject.environ, Teller(io.StringIO()), admitted)
+    role = role_of(token_origin(subject.config)) if admitted.token or not isinstance(pilot, ProxyIdentity) else pilot.role
+    return authorised(PandaDispatcher(options, admitted.credential).seen(), role, subject.config.dispatcher.url)
 
 
 def _myproxy(subject: Subject) -> Result:
@@ -199,6 +215,8 @@ def _myproxy(subject: Subject) -> Result:
     if not section.servers:
         return skipped("no MyProxy server is configured")
     credential, found = subject.pilot().credential, []
+    if credential is None:
+        return skipped("the pilot has a bearer token only, and no credential source uses MyProxy")
     for address in section.servers:
         host, _, port = address.rpartition(":")
         server = Server(host=host.strip("[]"), port=int(port), trust=grid_trust(subject.config), pinned_dn=section.server_dn)
@@ -243,6 +261,7 @@ CHECKS: tuple[Entry, ...] = (
     Entry("authorities", "trust", "is the CA directory usable?", _authorities, limit_s=30),
     Entry("revocation", "trust", "are revocation lists current?", _lists, limit_s=60),
     Entry("proxy", "credentials", "is the pilot's proxy good, with its role?", _proxy, preflight=True),
+    Entry("token", "credentials", "is the pilot's bearer token good?", _token, preflight=True),
     Entry("owner-proxy", "credentials", "is the given owner's proxy good?", _owner),
     Entry("dispatcher-directory", "dispatcher", "is its directory open to us, and closed to others?", _directory, limit_s=20),
     Entry("dispatcher-name", "dispatcher", "does its name have an address?", _server(_dns), online=True),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pilot.assembly_common import admit_options, proxy_path
 from pilot.config import Config, Loaded
 from pilot.errors import ConfigurationError
 from pilot.selfcheck.results import Result, skipped
 
 if TYPE_CHECKING:
+    from pilot.assembly_admit import Admission
     from pilot.model import OwnerCredential, PilotIdentity
 
 
@@ -33,11 +34,16 @@ class Subject:
             raise self.configured
         return self.configured.config
 
+    def admitted(self) -> Admission:
+        """The pilot's credentials. Raises PilotError."""
+        from pilot.assembly_admit import admission
+        from pilot.log import Teller
+
+        return admission(self.config, self.environ, Teller(io.StringIO()))
+
     def pilot(self) -> PilotIdentity:
         """Who the pilot is. Raises PilotError."""
-        from pilot.credentials.admit import admit
-
-        return admit(proxy_path(self.config, self.environ), admit_options(self.config), datetime.now(UTC))
+        return self.admitted().current()
 
     def owner(self) -> OwnerCredential:
         """The owner's proxy that was given, verified as that of a payload. Raises PilotError."""

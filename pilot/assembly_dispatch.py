@@ -5,33 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
+from pilot.assembly_admit import Admission
 from pilot.assembly_common import endpoint_trust, usable_cores
 from pilot.config import Config
-from pilot.credentials.bearer import PilotToken, TokenOptions
 from pilot.dispatch.directory import DirectoryDispatcher, DirectoryOptions
 from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.dispatch.reports import Match, Sender
-from pilot.errors import PilotError
 from pilot.heartbeat import Rhythm
 from pilot.log import Teller
-from pilot.model import BearerToken, PilotCredential
 from pilot.slot.detect import batch_id
 
 AnyDispatcher = PandaDispatcher | DirectoryDispatcher
 
 
-def dispatcher_client(
-    config: Config, environ: Mapping[str, str], teller: Teller, credential: Callable[[], PilotCredential]
-) -> AnyDispatcher:
-    """The client of the configured kind.
-
-    Args:
-        credential: gives the pilot's proxy at this moment; called from each thread.
-    """
+def dispatcher_client(config: Config, environ: Mapping[str, str], teller: Teller, admitted: Admission) -> AnyDispatcher:
+    """The client of the configured kind, which shows the pilot's credential of the moment."""
     if config.dispatcher.kind == "directory":
         options = DirectoryOptions(directory=config.dispatcher.directory, sender=_sender(config, environ), tell=_telling(teller))
         return DirectoryDispatcher(options)
-    return PandaDispatcher(dispatcher_options(config, environ, teller), credential)
+    return PandaDispatcher(dispatcher_options(config, environ, teller, admitted), admitted.credential)
 
 
 def dispatcher_address(config: Config) -> str:
@@ -49,21 +41,16 @@ def _telling(teller: Teller) -> Callable[[str, str], None]:
     return lambda event, text: teller.say(event, text, flight=False)
 
 
-def _token(config: Config, environ: Mapping[str, str], teller: Teller) -> Callable[[BearerToken | None], BearerToken]:
-    def kept(trouble: PilotError) -> None:
-        teller.say("pilot.token-kept", f"will go on with the bearer token from before: {trouble.message}", flight=False)
-
-    token = PilotToken(TokenOptions(path=config.pilot.token_file, uid=os.geteuid(), environ=environ), kept)
-    teller.say("pilot.token", f"the dispatcher is shown a bearer token from {token.current().source}", flight=False)
-    return token.current
+def token_origin(config: Config) -> str:
+    """As which member of which VO a bearer token is shown: ``VO.ROLE``."""
+    return config.dispatcher.token_origin or f"{config.pilot.vo}.pilot"
 
 
-def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Teller) -> PandaOptions:
+def dispatcher_options(config: Config, environ: Mapping[str, str], teller: Teller, admitted: Admission) -> PandaOptions:
     """The dispatcher, and what is told to it of this pilot."""
-    section = config.dispatcher
     return PandaOptions(
-        token=_token(config, environ, teller) if section.auth == "token" else None,
-        origin=section.token_origin or f"{config.pilot.vo}.pilot",
+        token=admitted.token.current if admitted.token else None,
+        origin=token_origin(config),
         url=config.dispatcher.url,
         trust=endpoint_trust(config, config.dispatcher.trust, config.dispatcher.ca_bundle),
         api=config.dispatcher.api,

@@ -8,7 +8,7 @@ from functools import partial
 
 from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
-from pilot.errors import PilotError
+from pilot.errors import ConfigurationError, PilotError
 from pilot.identity import apptainer_contract, bwrap_contract
 from pilot.identity.account import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
@@ -57,6 +57,9 @@ def gateway_for(config: Config, environ: Mapping[str, str], pilot: PilotIdentity
                 confinement=confinement,
             )
         )
+    if pilot.credential is None:
+        message = "cannot switch accounts through gLExec: it is called with the pilot's proxy, and this pilot has a bearer token only"
+        raise ConfigurationError(f"{message}; give it a proxy as well", reason="proxy-beside-token")
     from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
 
     return GlexecGateway(

@@ -139,7 +139,10 @@ class PilotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Who the pilot is."""
 
     vo: Annotated[str, _text(_NAME, "a VO name", "Virtual organisation that pilot and owners belong to.", 255)]
-    proxy: Annotated[str, _optional_path("The pilot's proxy file. Empty: $X509_USER_PROXY, else /tmp/x509up_u<uid>.")] = ""
+    proxy: Annotated[
+        str,
+        _optional_path("The pilot's proxy file. Empty: $X509_USER_PROXY, else /tmp/x509up_u<uid>; not looked for where a token is enough."),
+    ] = ""
     token_file: Annotated[
         str, _optional_path("Bearer token, for dispatcher.auth `token`. Empty: the places of the WLCG Bearer Token Discovery.")
     ] = ""

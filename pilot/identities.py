@@ -20,8 +20,8 @@ class PilotCredential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PilotIdentity:
-    """Who the pilot proved to be: result of the stage "admit"."""
+class ProxyIdentity:
+    """Who the pilot proved to be by its proxy: result of the stage "admit"."""
 
     credential: PilotCredential
     dn: str
@@ -33,6 +33,11 @@ class PilotIdentity:
     limited: bool
     not_after: datetime
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """The keys that no payload may have."""
+        return self.credential.key_ids
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerToken:
@@ -41,6 +46,33 @@ class BearerToken:
     text: Secret[str]
     source: str
     """Where it was found, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIdentity:
+    """Whom the pilot's bearer token stands for, where the pilot has no proxy: result of the stage "admit".
+
+    A token proves nothing here: whether it counts, and for what, is the dispatcher's affair.
+    """
+
+    dn: str
+    """Issuer and subject as the token says, for records; without these, where the token was found."""
+    vo: str
+    """As configured: the VO whose owners this pilot works for."""
+    not_after: datetime | None
+    """When the token says that it ends; None if it does not say."""
+
+    @property
+    def credential(self) -> None:
+        """No proxy can be shown."""
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """There are no keys of the pilot's own."""
+        return frozenset()
+
+
+PilotIdentity = ProxyIdentity | TokenIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ from pilot.identities import OwnerCredential as OwnerCredential
 from pilot.identities import PayloadCredential as PayloadCredential
 from pilot.identities import PilotCredential as PilotCredential
 from pilot.identities import PilotIdentity as PilotIdentity
+from pilot.identities import ProxyIdentity as ProxyIdentity
+from pilot.identities import TokenIdentity as TokenIdentity
 from pilot.secret import Secret as Secret
 
 # ------------------------------------------------------------------------------------------------- payload

@@ -15,7 +15,7 @@ from pilot.errors import (
     UnexpectedError,
 )
 from pilot.flight import Flown, Kit, fly
-from pilot.model import Payload, PilotIdentity, Slot
+from pilot.model import Payload, PilotIdentity, ProxyIdentity, Slot
 from pilot.retry import patiently
 from pilot.watch import SelectorWatch, stop_error
 
@@ -117,6 +117,8 @@ class Shift:
         return ""
 
     def _check_proxy(self, pilot: PilotIdentity) -> None:
+        if not isinstance(pilot, ProxyIdentity):
+            return  # a token lives short, and is renewed in place
         left = (pilot.not_after - datetime.now(UTC)).total_seconds()
         if left < self._policy.min_proxy_s:
             path = pilot.credential.path

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from pilot.errors import PilotError
 from pilot.log import Teller
-from pilot.model import MovedFile, OwnerCredential, Payload, PayloadCredential, PayloadResult, PilotIdentity
+from pilot.model import MovedFile, OwnerCredential, Payload, PayloadCredential, PayloadResult, PilotIdentity, ProxyIdentity
 from pilot.ports import Account
 from pilot.verdict import verdict
 
 
 def admitted(teller: Teller, pilot: PilotIdentity) -> None:
     """Who am I?"""
+    if not isinstance(pilot, ProxyIdentity):
+        teller.say("pilot.admitted", f"I am {pilot.dn}, as my bearer token says; what it allows is the dispatcher's to decide")
+        teller.audit("pilot.admitted", pilot_dn=pilot.dn, role="", vo=pilot.vo)
+        return
     hours = (pilot.not_after - datetime.now(UTC)).total_seconds() / 3600
     teller.say("pilot.admitted", f"I am {pilot.dn}, role {pilot.role}, proxy good for {hours:.1f} h")
     teller.audit("pilot.admitted", pilot_dn=pilot.dn, role=pilot.role, vo=pilot.vo)

@@ -157,7 +157,7 @@ def test_layer_rule_allows(name: str, text: str) -> None:
     "text",
     [
         "OwnerCredential(pem=1)",
-        "model.PilotIdentity(dn='x')",
+        "model.ProxyIdentity(dn='x')",
         "class Fake(PilotCredential): pass",
         "OwnerCredential.__new__(OwnerCredential)",
         "partial(OwnerCredential, dn='x')",
@@ -171,7 +171,7 @@ def test_construction_rule_notices(text: str) -> None:
 
 def test_construction_rule_allows_its_places() -> None:
     """The places that verify may make what they verified."""
-    assert layers.constructions({"credentials.owner": "OwnerCredential(pem=1)", "credentials.admit": "PilotIdentity(dn=1)"}) == []
+    assert layers.constructions({"credentials.owner": "OwnerCredential(pem=1)", "credentials.admit": "ProxyIdentity(dn=1)"}) == []
 
 
 @pytest.mark.parametrize(

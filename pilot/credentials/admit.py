@@ -12,7 +12,7 @@ from pilot.credentials.trust import DirectoryTrust
 from pilot.credentials.values import CredentialRefusedError, CrlMode, VerifiedProxy, VerifyOptions
 from pilot.credentials.verify import verify_proxy
 from pilot.errors import LimitedProxyError, PilotError, ProxyExpiredError, ProxyUntrustedError, RoleMissingError
-from pilot.model import PilotCredential, PilotIdentity, Secret
+from pilot.model import PilotCredential, ProxyIdentity, Secret
 
 EXPIRY_CODES: Final = frozenset({"expired", "attributes-expired"})
 
@@ -47,7 +47,7 @@ def refusal_text(error: CredentialRefusedError, limit: int = 8) -> str:
     return "; ".join(shown) + (f"; {rest} more" if rest > 0 else "")
 
 
-def admit(path: str, options: AdmitOptions, now: datetime) -> PilotIdentity:
+def admit(path: str, options: AdmitOptions, now: datetime) -> ProxyIdentity:
     """Read and verify the pilot's proxy.
 
     Args:
@@ -72,7 +72,7 @@ def admit(path: str, options: AdmitOptions, now: datetime) -> PilotIdentity:
             f"less than the required {options.minimum_s} s from now; renew it"
         )
         raise ProxyExpiredError(msg, reason="too-short")
-    return PilotIdentity(
+    return ProxyIdentity(
         credential=PilotCredential(pem=Secret(pem), path=path, key_ids=verified.key_ids),
         dn=verified.dn,
         vo=role.split("/")[1],

@@ -10,11 +10,13 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
+from pilot.credentials.claims import claims_of
 from pilot.credentials.files import read_private_file
 from pilot.errors import ProxyMissingError, ProxyUnsafeError, TokenUnusableError
-from pilot.model import BearerToken, Secret
+from pilot.model import BearerToken, Secret, TokenIdentity
 
 _SPACE: Final = " \t\n\v\f\r"
 """White space of C99."""
@@ -67,6 +69,23 @@ class PilotToken:
                 self._read_again()
                 self._mark = mark
             return self._token
+
+    def identity(self, vo: str, now: datetime) -> TokenIdentity:
+        """Whom the token stands for at this moment, where the pilot has no proxy.
+
+        Args:
+            vo: as configured. now: aware datetime.
+
+        Raises:
+            TokenUnusableError: it says itself that it has expired.
+        """
+        token = self.current()
+        claims = claims_of(token.text.reveal())
+        if claims.not_after is not None and claims.not_after <= now:
+            message = f"cannot use the bearer token from {token.source}: it ended at {claims.not_after:%Y-%m-%dT%H:%M:%SZ}"
+            raise TokenUnusableError(f"{message}; give the pilot a fresh one", reason="expired")
+        named = f"{claims.subject} of {claims.issuer}" if claims.subject and claims.issuer else f"the bearer of {token.source}"
+        return TokenIdentity(dn=named, vo=vo, not_after=claims.not_after)
 
     def _read_again(self) -> None:
         try:

@@ -75,7 +75,7 @@ def accept_owner_proxy(  # noqa: PLR0917 - the order is that of a sentence: what
 
 
 def _check_whose(verified: VerifiedProxy, payload_owner: str, pilot: PilotIdentity) -> None:
-    if verified.key_ids & pilot.credential.key_ids:
+    if verified.key_ids & pilot.key_ids:
         msg = f"cannot run the payload of {payload_owner!r}: the proxy obtained for it is the pilot's own; tell the VO's administrators"
         raise OwnerMismatchError(msg, reason="pilots-own")
     if not owner_matches(payload_owner, verified.dn):

@@ -10,7 +10,7 @@ from typing import Final
 
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.errors import PilotError, ProxyUntrustedError
-from pilot.model import PilotIdentity
+from pilot.model import ProxyIdentity
 
 Mark = tuple[int, int, int, int]
 """Device, inode, time of change in nanoseconds, size: another file, or other content, has another mark."""
@@ -42,11 +42,11 @@ class RenewingProxy:
         self._now = now
         self._refused = refused
         self._mark: Mark | None = None
-        self._identity: PilotIdentity | None = None
+        self._identity: ProxyIdentity | None = None
         self._told = ""
         self._lock = threading.Lock()
 
-    def current(self) -> PilotIdentity:
+    def current(self) -> ProxyIdentity:
         """The identity at this moment; the same object as before as long as the file stays as it is.
 
         Raises:
@@ -56,7 +56,7 @@ class RenewingProxy:
         with self._lock:
             return self._current()
 
-    def _current(self) -> PilotIdentity:
+    def _current(self) -> ProxyIdentity:
         # Taken before the file is read: a change after this moment shows in the next call.
         mark, now = self._look(), self._now()
         known = self._identity if self._identity and self._identity.not_after > now else None
@@ -88,7 +88,7 @@ class RenewingProxy:
         settled = mark is not None and now.timestamp() * 1e9 - mark[2] > _SETTLED_NS
         self._mark = mark if settled else None
 
-    def _same_holder(self, found: PilotIdentity) -> PilotIdentity:
+    def _same_holder(self, found: ProxyIdentity) -> ProxyIdentity:
         """The pilot does not become somebody else in the middle of its life."""
         before = self._identity
         if before is not None and (found.dn, found.vo) != (before.dn, before.vo):

@@ -84,14 +84,14 @@ class PandaDispatcher:
     """`ports.Dispatcher` for PanDA. Each thread that calls it has its own connection.
 
     Args:
-        options: where the server is. credential: gives the pilot's proxy at this moment; called from each thread. A claim, and the
-            token renewals that belong to it, use the credential of the claim, whatever happens to its file in between.
+        options: where the server is. credential: gives the pilot's proxy at this moment, None where a token is all it has; called from
+            each thread. A claim, and the token renewals that belong to it, use the credential of the claim, whatever happens to its file.
 
     Raises:
         ConfigurationError: the URL is not an https URL of a server.
     """
 
-    def __init__(self, options: PandaOptions, credential: Callable[[], PilotCredential]) -> None:
+    def __init__(self, options: PandaOptions, credential: Callable[[], PilotCredential | None]) -> None:
         parts = urlsplit(options.url)
         if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
             msg = f"cannot use {options.url!r} as the dispatcher's URL: it must be https://HOST[:PORT][/PREFIX]"
@@ -215,7 +215,7 @@ class PandaDispatcher:
             self._options.tell("dispatcher.unknown-command", text)
         return reply
 
-    def _speak(self, credential: PilotCredential) -> Dialect:
+    def _speak(self, credential: PilotCredential | None) -> Dialect:
         """The server's dialect: decided by the first clear answer, then never again, so that no payload sees both."""
         with self._dialect_lock:
             if self._dialect is None:
@@ -223,7 +223,7 @@ class PandaDispatcher:
                 self._options.tell("dispatcher.dialect", f"the dispatcher {self._server} speaks PanDA's {self._dialect.name} dialect")
             return self._dialect
 
-    def _exchange(self, request: Request, credential: PilotCredential) -> Response:
+    def _exchange(self, request: Request, credential: PilotCredential | None) -> Response:
         """One call: with the proxy as client certificate, or with a bearer token and no certificate, never with both."""
         if self._options.token is None:
             return self._call(request, credential)

@@ -89,6 +89,12 @@ class MyProxySource:
         return self._fetch(payload, pilot, watch, ticket, renewable=False)
 
     def _fetch(self, payload: Payload, pilot: PilotIdentity, watch: Watch, ticket: MyProxyTicket, *, renewable: bool) -> OwnerCredential:
+        if pilot.credential is None:
+            raise CredentialUnavailableError(
+                f"cannot get the owner's proxy of payload {payload.id}: this pilot has a bearer token only, but MyProxy authorises by "
+                "client proxies; the site must give the pilot a proxy as well, or choose another credential source",
+                reason="no-proxy",
+            )
         client = Client(credential=pilot.credential, watch=watch, limits=self.options.limits, key_kind=self.options.key_kind)
         while True:
             server = self._server(ticket)

@@ -43,26 +43,6 @@ def test_the_dispatcher_hands_the_owners_proxy_out(rig: Rig) -> None:
     assert {file.owner for file in rig.grid.storage.files() if file.path == "/testbed/handed.txt"} == {ALICE_DN}
 
 
-@pytest.mark.parametrize("place", ["file", "environment"])
-def test_a_flight_with_a_bearer_token(rig: Rig, place: str) -> None:
-    """A pilot that shows a token to the dispatcher flies as always; the token shows nowhere, least of all in the payload."""
-    token = rig.grid.pilot_token.read_text()
-    sets: dict[str, object] = {"dispatcher.auth": "token", "credentials.sources": "{user: dispatcher}"}
-    environment = {"BEARER_TOKEN": token} if place == "environment" else {}
-    if place == "file":
-        path = rig.place() / "token"
-        path.touch(0o600)
-        path.write_text(token)
-        if os.geteuid() == 0:
-            os.chown(path, rig.cast.uid, rig.cast.uid)
-        sets["pilot.token_file"] = path
-    spec = shell("env > token-environment.txt", outputs=("token-environment.txt",), token=False)
-    landed, (job,) = rig.fly(spec, sets=sets, environment=environment)
-    assert (landed.code, landed.left, job.state) == (0, [], "finished"), landed.stderr
-    assert token not in landed.told + rig.grid.storage.locate("/testbed/token-environment.txt").read_text()
-    assert "shown a bearer token from" in landed.stderr
-
-
 def test_a_good_flight_moves_files_as_the_owner(rig: Rig) -> None:
     """A good payload's inputs, outputs and log are moved as its owner, its report lists what is stored, and nothing stays."""
     spec = shell(

@@ -44,9 +44,6 @@ class Site:
             path.unlink()
         return place
 
-
-
-
     def glexec(self, mode: int, text: str = NOT_SWITCHING) -> Path:
         path = self.base / f"glexec-{mode:o}"
         path.write_text(text)
@@ -94,6 +91,7 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "deadline": ({"slot__wall_s": 9}, "slot.margin_s"),
     "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),
     "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "make it"),
+    "token": ({"dispatcher__auth": "token", "pilot__token_file": "/nonexistent/token"}, "0600"),
     "dispatcher-name": ({"dispatcher__url": "https://no-such-host.invalid"}, "dispatcher.url"),
     "storage-directories": ({"staging__endpoints": '{TESTBED_DISK: "file:///nonexistent"}'}, "staging.endpoints"),
 }
@@ -205,9 +203,7 @@ def test_gateway_that_does_nothing(site: Site) -> None:
     """A gLExec that lets all pass fails the checks of mapping, refusal, environment."""
     names = ("mapping", "refusal", "environment")
     chosen = [word for name in names for word in ("--only", name)]
-    code, checks = check(
-        site, *chosen, "--owner-proxy", str(site.grid.user_proxy), identity__glexec=site.glexec(0o755), **GLEXEC
-    )
+    code, checks = check(site, *chosen, "--owner-proxy", str(site.grid.user_proxy), identity__glexec=site.glexec(0o755), **GLEXEC)
     assert (code, {name: checks[name]["status"] for name in names}) == (2, dict.fromkeys(names, "failed")), checks
     assert "out of production" in checks["refusal"]["remedy"]
     assert "preserve_env_variables" in checks["environment"]["remedy"]
@@ -222,3 +218,29 @@ def test_good_site(site: Site) -> None:
     _, offline = check(site, "--offline", "--only", "dispatcher", "--only", "proxy")
     assert {entry["status"] for entry in offline.values() if entry["group"] == "dispatcher"} == {"skipped"}
     assert offline["proxy"]["status"] == "ok"
+
+
+def test_good_site_with_a_token_alone(site: Site) -> None:
+    """A site that needs no proxy is checked without one; the dispatcher tells the role that it gives the token."""
+    sets = {
+        "dispatcher__auth": "token",
+        "pilot__proxy": "",
+        "pilot__token_file": site.grid.pilot_token,
+        "credentials__sources": "{user: none}",
+    }
+    code, checks = check(site, "--only", "credentials", "--only", "dispatcher", "--only", "myproxy", **sets)
+    assert {name: entry["status"] for name, entry in checks.items() if entry["status"] != "ok"} == {
+        "proxy": "skipped",
+        "owner-proxy": "skipped",
+        "dispatcher-directory": "skipped",
+        "myproxy": "skipped",
+    }
+    assert code == 0
+    assert "good for" in checks["token"]["found"]
+    assert "/testvo/Role=pilot" in checks["dispatcher-authorisation"]["found"]
+
+
+def test_a_token_of_another_role(site: Site) -> None:
+    """A dispatcher that does not take the token for the role fails the check of the authorisation."""
+    sets = {"dispatcher__auth": "token", "pilot__token_file": site.grid.pilot_token, "dispatcher__token_origin": "othervo.pilot"}
+    assert failure(check(site, "--only", "dispatcher-authorisation", **sets), "dispatcher-authorisation")

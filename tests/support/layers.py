@@ -95,7 +95,8 @@ CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
 IDENTITY_TYPES = {
     "BearerToken": ("credentials.bearer",),
     "PilotCredential": ("credentials.admit", "credentials.own"),
-    "PilotIdentity": ("credentials.admit",),
+    "ProxyIdentity": ("credentials.admit",),
+    "TokenIdentity": ("credentials.bearer",),
     "OwnerCredential": ("credentials.owner",),
     "NoCredential": ("sources",),
     "FarSideAccount": ("identity.*",),

@@ -35,6 +35,7 @@ from pilot.model import (
     PayloadCredential,
     PilotCredential,
     PilotIdentity,
+    ProxyIdentity,
     Reply,
     Secret,
     Slot,
@@ -56,7 +57,7 @@ POLICY = FlightPolicy(
 
 def pilot_identity(lifetime: timedelta = timedelta(hours=12)) -> PilotIdentity:
     credential = PilotCredential(pem=Secret(b""), path="/pilot/proxy", key_ids=frozenset())
-    return PilotIdentity(
+    return ProxyIdentity(
         credential=credential, dn="/CN=pilot", vo="testvo", fqans=(), role="/testvo/Role=pilot", limited=False,
         not_after=datetime.now(UTC) + lifetime,
     )

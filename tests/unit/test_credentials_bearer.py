@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilot.config import load_config
 from pilot.credentials.bearer import PilotToken, TokenOptions
+from pilot.credentials.claims import Claims, claims_of
 from pilot.errors import ConfigurationError, TokenUnusableError
 from pilot.log import clean
 
@@ -74,9 +80,9 @@ def test_a_file_that_is_not_safe_is_refused(spoil, reason, safe: Path) -> None:
     path = safe / "t"
     put(path, "tokentoken")
     spoil(path)
-    for given in ({"path": str(path)}, {"BEARER_TOKEN_FILE": str(path)}):
+    for place in ({"path": str(path)}, {"BEARER_TOKEN_FILE": str(path)}):
         with pytest.raises(TokenUnusableError) as caught:
-            found(**given)
+            found(**place)
         assert caught.value.reason == reason
         assert "bearer token" in caught.value.message
         assert "tokentoken" not in caught.value.message
@@ -146,3 +152,57 @@ def test_token_settings_without_use_are_conflicts(sets: tuple[str, ...]) -> None
     base = ["site.queue=Q", "pilot.vo=v", "identity.switch=never", "credentials.sources={user: none}"]
     with pytest.raises(ConfigurationError, match=r"dispatcher\.auth"):
         load_config([], {}, [*base, *sets])
+
+
+# ------------------------------------------------------------------------------------------------- what a token says of itself
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def jwt(**claims: object) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{body}.c2ln"
+
+
+def test_the_usual_claims_are_read() -> None:
+    """Issuer, subject and end are those of the token (RFC 7519, section 4.1)."""
+    said = claims_of(jwt(iss="https://i.example", sub="robot", exp=NOW.timestamp()))
+    assert said == Claims(issuer="https://i.example", subject="robot", not_after=NOW)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["opaque", "a.b.c", "..", "e30.e30", jwt(iss=1, sub=["x"], exp="soon"), jwt(iss="a\nb", sub="x" * 256, exp=True), jwt(exp=-1)],
+)
+def test_what_cannot_be_read_is_not_said(token: str) -> None:
+    """Opaque tokens, other forms, values of another type: nothing is said, nothing fails."""
+    assert claims_of(token) == Claims()
+
+
+@given(st.text(max_size=200) | st.binary(max_size=100).map(lambda data: f"a.{base64.urlsafe_b64encode(data).decode()}.c"))
+def test_no_token_breaks_the_reader(token: str) -> None:
+    """Whatever stands in a token, the reader gives claims that are fit for a log."""
+    said = claims_of(token)
+    assert (said.issuer + said.subject).isprintable()
+
+
+def test_a_pilot_by_its_token(safe: Path) -> None:
+    """The identity has the names of the token, the configured VO, no keys, no credential; an opaque token is named by its file."""
+    path = put(safe / "t", jwt(iss="https://i.example", sub="robot", exp=(NOW + timedelta(hours=1)).timestamp()))
+    token = PilotToken(TokenOptions(path=path, uid=MINE, environ={}))
+    pilot = token.identity("testvo", NOW)
+    assert (pilot.dn, pilot.vo, pilot.not_after) == ("robot of https://i.example", "testvo", NOW + timedelta(hours=1))
+    assert (pilot.credential, pilot.key_ids) == (None, frozenset())
+    put(safe / "t", "opaque")
+    assert token.identity("testvo", NOW).dn == f"the bearer of {path}"
+
+
+def test_a_token_that_says_that_it_ended(safe: Path) -> None:
+    """An expired token makes no identity; a fresh one in its file does."""
+    path = put(safe / "t", jwt(exp=NOW.timestamp()))
+    token = PilotToken(TokenOptions(path=path, uid=MINE, environ={}))
+    with pytest.raises(TokenUnusableError, match="ended at 2026-01-01T00:00:00Z") as caught:
+        token.identity("testvo", NOW)
+    assert caught.value.reason == "expired"
+    put(safe / "t", jwt(exp=NOW.timestamp() + 60, jti="fresh"))
+    assert token.identity("testvo", NOW).not_after == NOW + timedelta(seconds=60)
