@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pilot.myproxy.token import bound_passphrase
-from pilot.testbed.store import Claim, Store, StoreError
-from pilot.testbed.store_spec import JobSpec, LimitsSpec, OutputSpec, SpecError, parse_spec
-
-ALICE = "/DC=test/DC=example/OU=People/CN=Alice Analysis"
-BOB = "/DC=test/DC=example/OU=People/CN=Bob Builder/CN=1234567"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from pilot.testbed.store import Store, StoreError
+from pilot.testbed.store_spec import LimitsSpec, OutputSpec, SpecError, parse_spec
+from tests.support.store_desk import ALICE, BOB, Clock, claim, final, report, spec
 
 
 @pytest.fixture(scope="module")
 def key():
     return rsa.generate_private_key(65537, 2048)
-
-
-@pytest.fixture(scope="module")
-def other_key():
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def spki(key) -> bytes:
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @pytest.fixture
@@ -49,22 +28,6 @@ def store(tmp_path, clock):
     made = Store(tmp_path / "store.sqlite", clock=clock)
     yield made
     made.close()
-
-
-def spec(**changes) -> JobSpec:
-    return JobSpec(**({"owner": ALICE, "transformation": "/bin/true", "outputs": ("out.txt",)} | changes))
-
-
-def claim(key, **changes) -> Claim:
-    return Claim(**({"queue": "Q", "dn": "/CN=pilot", "label": "user", "public_key": spki(key)} | changes))
-
-
-def report(*lfns: str) -> str:
-    return json.dumps({lfn: {"guid": "g", "fsize": 1, "adler32": "00000001"} for lfn in lfns})
-
-
-def final(store: Store, state: str = "finished", job: int = 1, **arguments) -> str:
-    return store.update(job, 1, state, {"attempt_nr": 1} | arguments)
 
 
 # ------------------------------------------------------------------------------------------------------- assignment

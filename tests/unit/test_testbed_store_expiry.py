@@ -7,17 +7,10 @@ import pytest
 from pilot.testbed.store import Claim, Store
 from pilot.testbed.store_expiry import Expiry
 from pilot.testbed.store_spec import JobSpec
+from tests.support.store_desk import Clock
 
 CLAIM = Claim(queue="Q", dn="/CN=pilot", label="user", node="wn1", public_key=b"x")
 LIMITS = Expiry(sent_s=60, heartbeat_s=300, attempts=3)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
