@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from pilot.credentials.admit import refusal_text
 from pilot.credentials.names import owner_matches
+from pilot.credentials.pem import rewritten
 from pilot.credentials.values import CredentialRefusedError, CrlMode, TrustStore, VerifiedProxy, VerifyOptions
 from pilot.credentials.verify import verify_proxy
 from pilot.errors import OwnerMismatchError, OwnerProxyError
 from pilot.model import OwnerCredential, PilotIdentity, Secret
+
+MAX_PROXY_BYTES: Final = 1 << 18
+"""It travels to the far side in one frame; real ones have some 10 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ def accept_owner_proxy(  # noqa: PLR0917 - the order is that of a sentence: what
 
     Raises:
         OwnerMismatchError: it is somebody else's, or the pilot's own.
-        OwnerProxyError: it cannot be verified, its VO is not authorised, or it lives too short.
+        OwnerProxyError: it cannot be verified, its VO is not authorised, it lives too short, or is too large.
     """
     wanted = options or OwnerOptions()
     try:
@@ -63,8 +68,12 @@ def accept_owner_proxy(  # noqa: PLR0917 - the order is that of a sentence: what
             f"the payload needs {wanted.minimum_s} s; the owner must store a longer one"
         )
         raise OwnerProxyError(msg, reason="too-short")
+    content = rewritten(pem)
+    if len(content) > MAX_PROXY_BYTES:
+        msg = f"cannot use the proxy obtained for {payload_owner!r}: it has more than {MAX_PROXY_BYTES} bytes; the owner must store another"
+        raise OwnerProxyError(msg, reason="too-large")
     return OwnerCredential(
-        pem=Secret(pem),
+        pem=Secret(content),
         dn=verified.dn,
         owner=payload_owner,
         vo=verified.vo,

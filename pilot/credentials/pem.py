@@ -5,6 +5,7 @@ A proxy file holds PEM blocks (RFC 7468): the leaf certificate, its private key,
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from dataclasses import dataclass
@@ -50,6 +51,21 @@ def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def rewritten(text: bytes) -> bytes:
+    """The certificates and the key of a proxy file and nothing else, in the form that all software reads alike: what was verified.
+
+    Raises:
+        ValueError: as `blocks`.
+    """
+    kept = [(label, der) for label, der in blocks(text) if label == b"CERTIFICATE" or label in _KEY_LABELS]
+    return b"".join(_armoured(label, base64.b64encode(der)) for label, der in kept)
+
+
+def _armoured(label: bytes, text: bytes) -> bytes:
+    lines = (text[start : start + 64] for start in range(0, len(text), 64))
+    return b"\n".join((b"-----BEGIN %b-----" % label, *lines, b"-----END %b-----" % label, b""))
+
+
 def certificates_of(text: bytes) -> list[x509.Certificate]:
     """Load the certificates of a PEM file of a CA directory; blocks of other kinds are passed over.
 
@@ -69,12 +85,21 @@ def _check_key(der: bytes, leaf: x509.Certificate, findings: Findings) -> None:
     if is_weak(public):
         return  # is told of its certificate; a signature by an oversized key would take hours
     same = _spki(key.public_key()) == _spki(public)
-    if not same or not _signs_for(key, public):
+    if not same or not _is_in_bounds(key) or not _signs_for(key, public):
         findings.refuse("key-mismatch", "file", "the private key does not belong to the first certificate")
 
 
 def _spki(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _is_in_bounds(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bool:
+    """False if numbers of the key are larger than its modulus explains: a signature with them would take hours."""
+    if not isinstance(key, rsa.RSAPrivateKey):
+        return True
+    numbers = key.private_numbers()
+    p, q, modulus = numbers.p, numbers.q, numbers.public_numbers.n
+    return p * q == modulus and numbers.d < modulus and numbers.dmp1 < p and numbers.dmq1 < q and numbers.iqmp < p
 
 
 def _signs_for(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, public: CertificatePublicKeyTypes) -> bool:

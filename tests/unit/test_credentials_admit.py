@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.files import read_private_file
 from pilot.credentials.owner import OwnerOptions, accept_owner_proxy
+from pilot.credentials.pem import blocks
 from pilot.errors import (
     LimitedProxyError,
     OwnerMismatchError,
@@ -25,7 +27,7 @@ from pilot.errors import (
 from pilot.model import PilotIdentity
 from pilot.testbed import pki
 from pilot.testbed.pki import AttributeAuthority, Credential, make_proxy
-from tests.support.forging import World, make_world, now
+from tests.support.forging import World, forge, make_world, now
 
 UID = os.getuid()
 
@@ -204,6 +206,26 @@ def test_the_owners_proxy_is_accepted(world: World, pilot: PilotIdentity) -> Non
     found = accept_owner_proxy(world.alice_proxy().pem(), pki.ALICE_DN + "/CN=proxy", pilot, world.trust, now())
     assert (found.dn, found.owner, found.vo) == (pki.ALICE_DN, pki.ALICE_DN + "/CN=proxy", "testvo")
     assert "PRIVATE" not in repr(found)
+
+
+def test_only_what_was_verified_of_an_owners_proxy_is_passed_on(world: World, pilot: PilotIdentity) -> None:
+    """Text around the certificates and the key, which other software might take for more of them, is not passed on."""
+    good = world.alice_proxy().pem()
+    for text in (good, "# propri\u00e9taire\n".encode() + good, good.replace(b"\n", b"\r\n"), b"\0" + good + b"\n" * 900_000):
+        kept = accept_owner_proxy(text, pki.ALICE_DN, pilot, world.trust, now()).pem.reveal()
+        assert blocks(kept) == blocks(good)
+        assert kept.isascii()
+        assert len(kept) < 10_000
+        assert max(map(len, kept.splitlines())) <= 64
+
+
+def test_an_owners_proxy_fits_into_a_frame(world: World, pilot: PilotIdentity) -> None:
+    """A proxy that verifies and is larger than the far side takes is refused, not an accident later."""
+    stuffed = forge(world.alice, extensions=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"x" * 400_000), False)])
+    attributes = OwnerOptions(require_attributes=False)
+    with pytest.raises(OwnerProxyError) as caught:
+        accept_owner_proxy(stuffed.pem(), pki.ALICE_DN, pilot, world.trust, now(), attributes)
+    assert caught.value.reason == "too-large"
 
 
 def test_another_users_proxy_is_a_mismatch(world: World, pilot: PilotIdentity) -> None:

@@ -92,6 +92,23 @@ def test_an_oversized_or_degenerate_key(world: World, bits: int, exponent: int, 
         assert codes(world, with_numbers(world, (1 << bits - 1) + 0x10001, exponent)) == {code}
 
 
+PRIMES = {"p": (1 << 100_000) - 1, "q": (1 << 100_000) - 3}
+
+
+@pytest.mark.parametrize("swollen", [PRIMES, {"d": 1 << 100_000}, {"dmp1": 1 << 100_000}, {"dmq1": 1 << 2000}, {"iqmp": 1 << 2000}, {"p": 3}])
+def test_a_private_key_of_oversized_numbers(world: World, swollen: dict[str, int]) -> None:
+    """A private key that fits the certificate, with numbers that would take hours to use, is refused before it is used."""
+    good = world.robot_proxy()
+    assert isinstance(good.key, rsa.RSAPrivateKey)
+    found = good.key.private_numbers()
+    numbers = {name: getattr(found, name) for name in ("d", "p", "q", "dmp1", "dmq1", "iqmp")} | swollen
+    public = (0, found.public_numbers.n, found.public_numbers.e)
+    private = der.encode(0x30, *(der.encode_integer(number) for number in (*public, *numbers.values())))
+    chain = [armoured("CERTIFICATE", content) for label, content in blocks(good.pem()) if label == b"CERTIFICATE"]
+    with ending():
+        assert codes(world, b"".join([*chain, armoured("RSA PRIVATE KEY", private)])) == {"key-mismatch"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
