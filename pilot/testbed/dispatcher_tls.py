@@ -42,16 +42,17 @@ def server_context(credential: Credential, cert_dir: Path, *, client_needed: boo
 
 
 def client_chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
-    """The certificates that a verified client sent, its own first; empty if it sent none.
+    """The path of certificates by which a client was verified, its own first, the root last; empty if it sent none.
 
-    `SSLSocket.get_unverified_chain` is public from Python 3.13 on; before, the object below has it.
+    What it sent may hold others, of the same names, that nobody verified: attributes of somebody else could seem to fit one of them.
+    `SSLSocket.get_verified_chain` is public from Python 3.13 on; before, the object below has it.
     """
     if connection.getpeercert(binary_form=True) is None:
         return ()
-    public = getattr(connection, "get_unverified_chain", None)
+    public = getattr(connection, "get_verified_chain", None)
     if public is not None:
         return tuple(x509.load_der_x509_certificate(der) for der in public() or ())
-    certificates = connection._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    certificates = connection._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]
     return tuple(x509.load_pem_x509_certificate(certificate.public_bytes().encode()) for certificate in certificates)
 
 

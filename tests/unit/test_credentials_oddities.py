@@ -95,7 +95,9 @@ def test_an_oversized_or_degenerate_key(world: World, bits: int, exponent: int, 
 PRIMES = {"p": (1 << 100_000) - 1, "q": (1 << 100_000) - 3}
 
 
-@pytest.mark.parametrize("swollen", [PRIMES, {"d": 1 << 100_000}, {"dmp1": 1 << 100_000}, {"dmq1": 1 << 2000}, {"iqmp": 1 << 2000}, {"p": 3}])
+@pytest.mark.parametrize(
+    "swollen", [PRIMES, {"d": 1 << 100_000}, {"dmp1": 1 << 100_000}, {"dmq1": 1 << 2000}, {"iqmp": 1 << 2000}, {"p": 3}]
+)
 def test_a_private_key_of_oversized_numbers(world: World, swollen: dict[str, int]) -> None:
     """A private key that fits the certificate, with numbers that would take hours to use, is refused before it is used."""
     good = world.robot_proxy()
