@@ -113,11 +113,13 @@ class Threat(Enum):
     MEMORY = "read the pilot's memory, environment or open files"
     FILES = "read or change the pilot's files: proxy, journal, log"
     SIGNAL = "signal the pilot"
+    LIMITS = "change the pilot's limits or priority, which can end it"
     LIST = "see the pilot's processes and their command lines"
-    FAR_SIDE = "kill or stop its own far side"
+    FAR_SIDE = "signal its own far side"
     SIBLING = "read files of the same account outside its work directory"
     TMP = "read what others left in /tmp"
     SETUID = "use set-uid programs"
+    SERVICES = "use services of the pilot's account that listen on a socket file"
     ACCOUNT = "act as the pilot's account towards the site's services"
 
 
@@ -129,14 +131,16 @@ STOPPED_AT: dict[Threat, frozenset[Level]] = {
     Threat.MEMORY: frozenset(Level),
     Threat.FILES: _CONFINED | _WALLED | _OTHER,
     Threat.SIGNAL: _CONFINED | _WALLED | _OTHER,
+    Threat.LIMITS: _WALLED | _OTHER,
     Threat.LIST: _WALLED,
     Threat.FAR_SIDE: _CONFINED,
     Threat.SIBLING: _CONFINED | _WALLED,
     Threat.TMP: _CONFINED | _WALLED,
     Threat.SETUID: _CONFINED | _WALLED,
+    Threat.SERVICES: _WALLED | _OTHER,
     Threat.ACCOUNT: _OTHER,
 }
-"""Threat to the levels that stop it. With Landlock in force too, a walled payload cannot reach its far side either."""
+"""Threat to the levels that stop it. With Landlock in force too, a walled payload cannot signal its far side either."""
 
 
 def table() -> str:

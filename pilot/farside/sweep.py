@@ -82,7 +82,8 @@ def main(here: str, uid: str, work: str, pilot: str, since: str) -> int:
     try:
         parent = os.open(os.path.dirname(work), os.O_PATH | os.O_DIRECTORY)
         directory = trees.open_directory("work", parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        # In the pilot's own account a payload may put something else there; the pilot removes all that is beside.
         directory = -1
     left = trees.clear(directory) if directory >= 0 else 0
     if left or not quiet:

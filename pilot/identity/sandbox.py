@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pilot.farside
 from pilot.errors import GatewayIdentityError, NoSpaceError, SandboxError
+from pilot.farside import trees
 from pilot.identity import control_group
 
 OURS = frozenset({"__init__", "protocol"})
@@ -163,12 +164,32 @@ def _surroundings() -> list[str] | None:
 
 
 def _remove(directory: Path) -> str:
+    """Remove a directory of ours with all that this account may; returns what resisted, in words, empty if nothing."""
     if not directory.is_dir():
         return ""
-    for entry in list(directory.iterdir()):
-        with suppress(OSError):
-            entry.rmdir() if stat.S_ISDIR(entry.lstat().st_mode) else entry.unlink()
+    with suppress(OSError):
+        for entry in list(directory.iterdir()):
+            with suppress(OSError):
+                entry.rmdir() if stat.S_ISDIR(entry.lstat().st_mode) else entry.unlink()
     try:
+        directory.rmdir()
+    except OSError:
+        return _cleared(directory)
+    return ""
+
+
+def _cleared(directory: Path) -> str:
+    """Remove a directory in which a payload of our own account made trees; another account's are only told of."""
+    try:
+        parent = os.open(directory.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = trees.open_directory(directory.name, parent)
+        finally:
+            os.close(parent)
+        try:
+            trees.clear(handle)
+        finally:
+            os.close(handle)
         directory.rmdir()
     except OSError:
         owners = sorted({entry.lstat().st_uid for entry in directory.iterdir()})

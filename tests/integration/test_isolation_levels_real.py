@@ -58,11 +58,13 @@ def stopped(seen: dict[str, Any]) -> set[Threat]:
         Threat.MEMORY: any(payload["memory"].values()),
         Threat.FILES: payload["reads_file"] or payload["changes_file"],
         Threat.SIGNAL: payload["signals_pilot"],
+        Threat.LIMITS: payload["limits_pilot"],
         Threat.LIST: payload["lists_pilot"],
         Threat.FAR_SIDE: payload["signals_far_side"],
         Threat.SIBLING: payload["reads_sibling"],
         Threat.TMP: payload["reads_tmp"],
         Threat.SETUID: not payload["no_new_privileges"],
+        Threat.SERVICES: payload["uses_service"],
         Threat.ACCOUNT: payload["uid"] == seen["uid"],
     }
     return {threat for threat, came_through in succeeded.items() if not came_through}

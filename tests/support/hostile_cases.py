@@ -59,7 +59,7 @@ LEVELS = tuple(level.word for level in Level)
 PLAYED = ("shared", "walled", "switched")
 """Levels at which the whole battery is played; at the others what wants access, which is what Landlock denies."""
 NEVER, SHARED, OWN = frozenset[str](), frozenset({"shared"}), frozenset({"shared", "confined", "walled"})
-UNCONFINED, HERE = frozenset({"shared", "walled", "switched"}), frozenset({"shared", "switched"})
+NEAR, UNCONFINED, HERE = frozenset({"shared", "confined"}), frozenset({"shared", "walled", "switched"}), frozenset({"shared", "switched"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,8 @@ CASES = (
     access("signal the pilot", "os.kill(pilot, 0)", SHARED, Threat.SIGNAL),
     access("stop the pilot (SIGSTOP)", "os.kill(pilot, 19); os.kill(pilot, 18)", SHARED, Threat.SIGNAL),
     access("kill the pilot (SIGKILL)", "os.kill(pilot, 9)", SHARED, Threat.SIGNAL),
-    access("change the pilot's limits", "limits(pilot)", frozenset({"shared", "confined"})),
-    access("change the pilot's priority", "os.setpriority(os.PRIO_PROCESS, pilot, 19)", frozenset({"shared", "confined"})),
+    access("change the pilot's limits", "limits(pilot)", NEAR, Threat.LIMITS),
+    access("change the pilot's priority", "os.setpriority(os.PRIO_PROCESS, pilot, 19)", NEAR, Threat.LIMITS),
     access("read the far side's environment", 'read(f"/proc/{far_side}/environ")', NEVER),
     access("read the far side's memory", 'open(f"/proc/{far_side}/mem", "rb")', NEVER),
     access("list the far side's descriptors", 'os.listdir(f"/proc/{far_side}/fd")', NEVER),
@@ -149,6 +149,8 @@ CASES = (
     access("signal a neighbour", "os.kill(neighbour, 0)"),
     access("see the pilot's process", 'read(f"/proc/{pilot}/cmdline")', frozenset(LEVELS) - {"walled"}, Threat.LIST),
     access("signal its own far side", "os.kill(far_side, 0)", UNCONFINED, Threat.FAR_SIDE),
+    access("change its own far side's limits", "limits(far_side)", frozenset(LEVELS)),
+    access("talk to a neighbour's service by its socket file", 'socket.socket(socket.AF_UNIX).connect(facts["neighbour socket"])', NEAR, Threat.SERVICES),
     access("read another file of its account", 'read(facts["sibling file"])', HERE, Threat.SIBLING),
     access("read what others left in /var/tmp", 'read("/var/tmp/data")', HERE, Threat.TMP),
     access("use set-uid programs", 'status = open("/proc/self/status").read(); status.index("NoNewPrivs:\\t0")', HERE, Threat.SETUID),
@@ -198,6 +200,12 @@ CASES = (
     lost("stop the far side (SIGSTOP)", "os.kill(far_side, 19); time.sleep(300)", long=True),
     lost("kill the far side, leave a hidden daemon", 'if daemon(): os.chdir("/"); os.kill(far_side, 9); os.execve("/bin/sleep", ["sleep", "300"], {})\ntime.sleep(300)'),
     lost("kill the far side, leave eight that fork for ever", "for _ in range(8):\n  if daemon(): hop()\nos.kill(far_side, 9); time.sleep(300)", long=True),
+    lost("take the far side's memory away", "resource.prlimit(far_side, resource.RLIMIT_AS, (1 << 20, 1 << 20)); time.sleep(300)"),
+    lost("limit the far side's processor time", 'resource.prlimit(far_side, resource.RLIMIT_CPU, (1, 1))\nwhile True: print("x" * 60000, flush=True)'),
+    contained("a tree beside the work directory", 'try: os.makedirs("../junk/d/d"); open("../junk/d/f", "w").close()\nexcept OSError: pass'),
+    contained("the directory above its work directory of mode 000", 'try: os.makedirs("../junk/d"); os.chmod("../junk", 0); os.chmod("..", 0)\nexcept OSError: pass'),
+    contained("another directory in the place of its work directory", 'try: os.rename("../work", "../moved"); os.makedirs("../work/d"); open("../work/d/f", "w").close()\nexcept OSError: pass'),
+    lost("move the work directory away, kill the far side", 'try: os.rename("../work", "../moved"); os.symlink("/etc", "../work")\nexcept OSError: pass\nos.kill(far_side, 9); time.sleep(300)'),
     Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', verdicts={"shared": "told", "walled": "contained", "switched": "contained"}),
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ import os
 import pwd
 import select
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def remains(stage: Stage, uid: int, expected: int) -> list[str]:
     found = [f"{processes_of(uid) - expected} processes"] if processes_of(uid) > expected else []
     for path in stage.scratch.rglob("*"):
         inside = path.relative_to(stage.scratch).parts
-        found += [str(path)] if "work" in inside[:-1] else []
+        beside = path.name != "work" and any(part.startswith("payload-") for part in inside[:-1])
+        found += [str(path)] if "work" in inside[:-1] or beside else []
     for place in ("/var/tmp", "/dev/shm", "/mnt/home/alice01", "/mnt/home/pilot01"):
         for entry in os.scandir(place):
             if entry.name == "data":
@@ -93,18 +95,21 @@ def remains(stage: Stage, uid: int, expected: int) -> list[str]:
     return found
 
 
-def start_neighbour(stage: Stage, level: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def start_neighbour(stage: Stage, level: str, service: socket.socket) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Somebody with a private file, and with a service that listens on a socket file."""
     account = stage.bob if level in SWITCHED else stage.pilot
     place = PLACE / "neighbour"
     place.mkdir(0o700)
     (place / "file").write_text("a secret")
     (place / "file").chmod(0o600)
-    for path in (place, place / "file"):
+    service.bind(str(place / "socket"))
+    service.listen()
+    for path in (place, place / "file", place / "socket"):
         os.chown(path, account.pw_uid, account.pw_gid)
     process = subprocess.Popen(
         ["/bin/sleep", "1000"], user=account.pw_uid, group=account.pw_gid, extra_groups=[], env={"SECRET": "neighbour"}, cwd="/"
     )
-    return process, {"neighbour": process.pid, "neighbour file": str(place / "file")}
+    return process, {"neighbour": process.pid, "neighbour file": str(place / "file"), "neighbour socket": str(place / "socket")}
 
 
 def lay_out(owner: pwd.struct_passwd) -> str:
@@ -126,7 +131,8 @@ def main(root: str, level: str, length: str) -> None:
     import pilot.watch  # noqa: F401 - imported before the change of account, which may not be able to
 
     stage = Stage(KINDS.get(level, "same-account"))
-    neighbour, facts = start_neighbour(stage, level)
+    service = socket.socket(socket.AF_UNIX)
+    neighbour, facts = start_neighbour(stage, level, service)
     owner = stage.alice if level in SWITCHED else stage.pilot
     uid = owner.pw_uid
     facts["sibling file"] = lay_out(owner)
@@ -146,6 +152,7 @@ def main(root: str, level: str, length: str) -> None:
         seen["mode"] = stat.S_IMODE((PLACE / "pilot" / "proxy").stat().st_mode)
         told[case.name] = seen
         shutil.rmtree(stage.scratch / "run", ignore_errors=True)
+    service.close()
     neighbour.kill()
     neighbour.wait()
     sys.stdout.write("\n" + json.dumps(told) + "\n")

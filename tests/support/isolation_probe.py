@@ -10,6 +10,7 @@ import json
 import os
 import selectors
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ATTEMPTS = """
-import ctypes, json, os, resource, sys
+import ctypes, json, os, resource, socket, sys
 pilot, marker, place = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 libc = ctypes.CDLL(None, use_errno=True)
 def does(action):
@@ -42,6 +43,11 @@ def changes(path):
 def signals(pid):
     os.kill(pid, 0)
     return True
+def limits(pid):
+    return resource.prlimit(pid, resource.RLIMIT_CORE, resource.prlimit(pid, resource.RLIMIT_CORE))
+def speaks(path):
+    socket.socket(socket.AF_UNIX).connect(path)
+    return True
 def arguments(name):
     try:
         return content("/proc/%s/cmdline" % name).split(b"\\0")
@@ -63,6 +69,8 @@ print(json.dumps({
     "memory": memory(pilot), "far_side_memory": memory(os.getppid()),
     "reads_file": does(lambda: content(place + "/run/pilot/secret")), "changes_file": does(lambda: changes(place + "/run/pilot/journal")),
     "reads_program": does(lambda: content("../farside.py")), "signals_pilot": does(lambda: signals(pilot)), "lists_pilot": does(listed),
+    "limits_pilot": does(lambda: limits(pilot)),
+    "uses_service": does(lambda: speaks(place + "/sibling/socket")),
     "signals_far_side": does(lambda: signals(os.getppid())), "reads_sibling": does(lambda: content(place + "/sibling/file")),
     "reads_tmp": does(lambda: content(place + "/public")), "writes_tmp": does(lambda: changes(place + "/made-by-payload")),
     "no_new_privileges": b"NoNewPrivs:\\t1" in content("/proc/self/status"), "uid": os.getuid(),
@@ -139,9 +147,13 @@ def main(root: str, place: Path, kind: str, landlock: bool) -> None:
     (place / "sibling").mkdir()
     for path in (place / "run" / "pilot" / "secret", place / "run" / "pilot" / "journal", place / "sibling" / "file"):
         path.write_text("secret")
+    service = socket.socket(socket.AF_UNIX)
+    service.bind(str(place / "sibling" / "socket"))
+    service.listen()
     descriptor = os.dup2(os.open(place / "run" / "pilot" / "secret", os.O_RDONLY), 5)
     seen = fly(place, kind, landlock)
     os.close(descriptor)
+    service.close()
     sys.stdout.write(json.dumps({**seen, "uid": os.getuid(), "journal": (place / "run" / "pilot" / "journal").read_text()}) + "\n")
 
 

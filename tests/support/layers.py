@@ -68,6 +68,9 @@ SHARED = frozenset({"tls", "watch", "log", "retry"})
 TESTBED_USES = ("credentials.trust",)
 """Adapters that the testbed's servers share with the pilot: they verify clients by the same CA directory."""
 
+IDENTITY_USES = ("farside.trees",)
+"""Adapters that the gateways share with the far side: trees that payloads made are removed in one way only."""
+
 ORCHESTRATION = frozenset(
     {
         *("flight", "flight_notes", "delivery", "shift", "heartbeat", "sources", "verdict", "retry", "watch", "log", "renewal"),
@@ -234,7 +237,7 @@ def _across(name: str, imported: str) -> str:
     if name in ORCHESTRATION and adapter:
         return "orchestration uses cores and ports, never an adapter"
     own = "credentials" if name == "tls" else name.partition(".")[0]
-    if own == "testbed" and matches(imported, TESTBED_USES):
+    if matches(imported, {"testbed": TESTBED_USES, "identity": IDENTITY_USES}.get(own, ())):
         return ""
     if adapter and own != capability(imported):
         return "adapters of one capability are not imported by others"

@@ -54,8 +54,25 @@ def test_sandbox_is_filled_and_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
 
 
-def test_what_resists_is_named(tmp_path: Path) -> None:
+def test_trees_that_a_payload_made_are_removed(tmp_path: Path) -> None:
+    """In the pilot's own account nothing that a payload made in its directory stays, closed, deep or a link; nor is a link followed."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    with sandbox(tmp_path / "run") as place:
+        (place.path / "moved" / "deep").mkdir(parents=True)
+        (place.path / "moved" / ".x509_proxy").touch()
+        (place.path / "moved" / "deep" / "link").symlink_to(outside)
+        place.work.symlink_to(outside)
+        (place.path / "moved" / "deep").chmod(0)
+        (place.path / "moved").chmod(0)
+    assert not place.path.exists()
+    assert (outside / "file").exists()
+
+
+def test_what_resists_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that cannot be removed is an error naming it; if something failed before, a note on that."""
+    monkeypatch.setattr("pilot.farside.trees.clear", lambda _directory: 1)
     with pytest.raises(SandboxError, match="payload-") as caught, sandbox(tmp_path / "run") as place:
         place.work.mkdir()
         (place.work / "file").touch()
