@@ -11,6 +11,7 @@ from pilot.errors import (
     DispatcherRefusedError,
     DispatcherUnreachableError,
     DispatcherUntrustedError,
+    OwnerMismatchError,
     PilotError,
 )
 from pilot.model import NoCredential, OwnerCredential, Payload, PayloadCredential, PilotIdentity, Secret
@@ -57,14 +58,31 @@ class FileSource:
 
     def obtain(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:  # noqa: ARG002 - reading a file waits for nothing
         """Read and verify the file; raises as `ports.CredentialSource` says."""
+        pem = self._content(payload)
+        # Its keys are compared with those that the pilot loaded; the pilot's file may have been renewed since.
+        if pem == self._present(pilot):
+            raise OwnerMismatchError(
+                f"cannot use {self.path} for payload {payload.id}: it is what the pilot's own proxy file holds; "
+                "the site must give production payloads a proxy of their own",
+                reason="pilots-own",
+            )
+        return self.accept(pem, self.dn, pilot)
+
+    def _present(self, pilot: PilotIdentity) -> bytes | None:
+        """What the pilot's own proxy file holds now; None if it cannot be read."""
         try:
-            pem = self.read(self.path)
+            return self.read(pilot.credential.path)
+        except (PilotError, OSError):
+            return None
+
+    def _content(self, payload: Payload) -> bytes:
+        try:
+            return self.read(self.path)
         except (PilotError, OSError) as error:
             words = error.strerror or "read error" if isinstance(error, OSError) else str(error)
             message = f"cannot use the production proxy {self.path} for payload {payload.id}: {words}"
             remedy = "the site must provide this file, owned by the pilot's account, mode 0600"
             raise CredentialUnavailableError(f"{message}; {remedy}", reason="file-unusable") from error
-        return self.accept(pem, self.dn, pilot)
 
     def renew(self, payload: Payload, pilot: PilotIdentity, watch: Watch) -> OwnerCredential:
         """Read the file again: the site renews it in place."""

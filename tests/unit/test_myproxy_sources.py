@@ -12,8 +12,9 @@ from pilot.model import NoCredential, OwnerCredential, Payload, PilotIdentity, S
 from pilot.ports import Watch
 from pilot.sources import ByLabelSource, FileSource, NoneSource
 from tests.support.myproxy_support import payload
+from tests.support.world import pilot_identity
 
-PILOT = cast(PilotIdentity, None)
+PILOT = pilot_identity()
 WATCH = cast(Watch, None)
 PRODUCTION = "/DC=test/CN=Production"
 
@@ -37,9 +38,21 @@ def test_a_file_of_somebody_else_is_refused() -> None:
     def refuse(_pem: bytes, _owner: str, _pilot: PilotIdentity) -> OwnerCredential:
         raise OwnerMismatchError("cannot")
 
-    source = FileSource(path="/p", dn=PRODUCTION, read=lambda _path: b"", accept=refuse)
+    source = FileSource(path="/p", dn=PRODUCTION, read=lambda path: path.encode(), accept=refuse)
     with pytest.raises(OwnerMismatchError):
         source.obtain(payload("/x", None), PILOT, WATCH)
+
+
+def test_the_pilots_file_renewed_meanwhile_is_refused() -> None:
+    """What the pilot's own file holds now is the pilot's, though the keys are others than those it loaded."""
+    files = {"/p": b"renewed", PILOT.credential.path: b"renewed"}
+    source = FileSource(path="/p", dn=PRODUCTION, read=files.__getitem__, accept=accept)
+    for ask in (source.obtain, source.renew):
+        with pytest.raises(OwnerMismatchError, match="the pilot's own") as caught:
+            ask(payload("/x", None), PILOT, WATCH)
+        assert caught.value.reason == "pilots-own"
+    files[PILOT.credential.path] = b"another"
+    assert source.renew(payload("/x", None), PILOT, WATCH).pem.reveal() == b"renewed"
 
 
 @pytest.mark.parametrize("error", [ProxyUnsafeError("others can read it"), FileNotFoundError(2, "No such file or directory")])
