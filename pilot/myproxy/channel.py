@@ -18,6 +18,7 @@ from typing import TypeVar
 from pilot.ports import Watch
 
 RECEIVE_BYTES = 16 * 1024
+_LATE = "no answer within the time limit"
 
 T = TypeVar("T")
 
@@ -104,6 +105,10 @@ class Channel:
         Args:
             deadline: an earlier one than the channel's own, for this call.
         """
+        # A server that drips without a pause would else be listened to whatever was ordered, and for longer than the time limit.
+        self._watch.wait({}, self._clock())
+        if self._clock() >= self._deadline:
+            raise TimeoutError(_LATE)
         return self._drive(lambda: self.tls.recv(RECEIVE_BYTES), deadline)
 
     def close(self) -> None:
@@ -129,5 +134,4 @@ class Channel:
         # Empty before the deadline: a stop order woke a shielded wait.
         while not self._watch.wait({fd: events}, deadline):
             if self._clock() >= deadline:
-                msg = "no answer within the time limit"
-                raise TimeoutError(msg)
+                raise TimeoutError(_LATE)
