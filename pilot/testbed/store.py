@@ -312,7 +312,7 @@ class Store:
             last = db.execute("SELECT max(created) FROM tokens WHERE job = ? AND attempt = ?", (job_id, attempt)).fetchone()[0]
             age_s = None if last is None else now - last
             asker = (dn, public_key)
-            refusal = store_tokens.renewal_refusal(row, attempt, asker, self.binding, age_s=age_s, pause_s=self._renewal_pause_s)
+            refusal = store_tokens.renewal_refusal(row, attempt, asker, age_s=age_s, pause_s=self._renewal_pause_s)
             if not refusal:
                 return store_tokens.mint(db, self._key, row, self.binding, now=now, lifetime_s=self._lifetime_s)
             store_notes.audit(db, now, "token.renewal-refused", job_id, f"{dn}: {refusal}")

@@ -94,9 +94,7 @@ def redeem(db: sqlite3.Connection, key: bytes, username: str, passphrase: Secret
     return Judgement(accepted=used.rowcount == 1, event="token.used" if used.rowcount == 1 else "token.raced", job=row["job"])
 
 
-def renewal_refusal(
-    row: sqlite3.Row | None, attempt: int, asker: tuple[str, bytes], binding: TokenBinding, *, age_s: float | None, pause_s: float
-) -> str:
+def renewal_refusal(row: sqlite3.Row | None, attempt: int, asker: tuple[str, bytes], *, age_s: float | None, pause_s: float) -> str:
     """Why no further token is minted for an attempt; empty if one is.
 
     Args:
@@ -107,7 +105,7 @@ def renewal_refusal(
         return "this attempt does not run"
     if row["pilot"] != dn or age_s is None:
         return "no token of this attempt was ever handed to this pilot"
-    if binding is TokenBinding.PROXY_KEY and row["public_key"] != public_key:
+    if row["public_key"] != public_key:  # also without a binding: all pilots of a VO may have one name
         return "the attempt was claimed with the key of another proxy"
     return "asked too soon after the last token" if age_s < pause_s else ""
 

@@ -117,7 +117,7 @@ class TokenModel(RuleBasedStateMachine):
     def renew(self, old: Token, pilot: int, attempt: int) -> Token:
         """Gives the fresh token, or, refused, the old one."""
         job = old.job
-        key_fits = self.binding is TokenBinding.NONE or PUBLIC[job.pilot] == PUBLIC[pilot]
+        key_fits = PUBLIC[job.pilot] == PUBLIC[pilot]
         wanted = not job.over and attempt == 1 and PILOTS[job.pilot] == PILOTS[pilot] and key_fits
         wanted = wanted and self.now - job.last_token >= RENEWAL_PAUSE_S
         try:

@@ -161,6 +161,17 @@ def test_unbound_token(tmp_path, key) -> None:
     store.close()
 
 
+def test_an_unbound_token_is_renewed_for_its_pilot_only(tmp_path, key, other_key) -> None:
+    """Without a binding, too, another pilot of the same name gets no further token of a payload that it did not claim."""
+    store = Store(tmp_path / "x.sqlite", binding=TokenBinding.NONE, renewal_pause_s=0.0)
+    store.submit(spec())
+    store.assign(claim(key), with_token=True)
+    with pytest.raises(RefusedError, match="key of another proxy"):
+        store.renew(1, 1, "/CN=pilot", spki(other_key))
+    assert store.redeem(ALICE, store.renew(1, 1, "/CN=pilot", spki(key)).token)
+    store.close()
+
+
 def test_elliptic_curve_keys_fit(store, other_key) -> None:
     """A token can be bound to an elliptic-curve key."""
     store.submit(spec())
