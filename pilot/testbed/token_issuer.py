@@ -96,7 +96,7 @@ class TokenIssuer:
         except InvalidSignature as error:
             msg = "Invalid token. Signature verification failed"
             raise TokenRefusedError(msg) from error
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             msg = "Invalid token. Not enough segments"
             raise TokenRefusedError(msg) from error
         now = self.clock()

@@ -320,6 +320,7 @@ def test_roles_of_tokens_count_like_those_of_proxies(token_server, store) -> Non
         "a.b.c",
         "not-a-token",
         "e30.e30.e30",
+        "W1tb" * 3000 + ".e30.e30",
         TokenIssuer().issue("Robot", "testvo/production"),
     ],
 )
