@@ -69,7 +69,9 @@ class FileSource:
         return self.accept(pem, self.dn, pilot)
 
     def _present(self, pilot: PilotIdentity) -> bytes | None:
-        """What the pilot's own proxy file holds now; None if it cannot be read."""
+        """What the pilot's own proxy file holds now; None if it has none, or it cannot be read."""
+        if pilot.credential is None:
+            return None
         try:
             return self.read(pilot.credential.path)
         except (PilotError, OSError):

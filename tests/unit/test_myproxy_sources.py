@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from pilot.errors import CredentialUnavailableError, OwnerMismatchError, ProxyUnsafeError
-from pilot.model import NoCredential, OwnerCredential, Payload, PilotIdentity, Secret
+from pilot.model import NoCredential, OwnerCredential, Payload, PilotIdentity, Secret, TokenIdentity
 from pilot.ports import Watch
 from pilot.sources import ByLabelSource, FileSource, NoneSource
 from tests.support.myproxy_support import payload
@@ -52,7 +52,8 @@ def test_the_pilots_file_renewed_meanwhile_is_refused() -> None:
             ask(payload("/x", None), PILOT, WATCH)
         assert caught.value.reason == "pilots-own"
     files[PILOT.credential.path] = b"another"
-    assert source.renew(payload("/x", None), PILOT, WATCH).pem.reveal() == b"renewed"
+    for pilot in (PILOT, TokenIdentity(dn="robot", vo="testvo", not_after=None)):
+        assert source.renew(payload("/x", None), pilot, WATCH).pem.reveal() == b"renewed"
 
 
 @pytest.mark.parametrize("error", [ProxyUnsafeError("others can read it"), FileNotFoundError(2, "No such file or directory")])
