@@ -148,7 +148,8 @@ class GlexecGateway:
         if credential.not_after <= datetime.now(UTC):
             raise contract.expired_error(credential.owner, credential.not_after)
         with owner_proxy_file(ensure_run(self._options.run_dir), credential) as client_cert:
-            yield contract.call_environment(client_cert, self._options.pilot_proxy, payload.id)
+            # It is called from another directory than the pilot was started in.
+            yield contract.call_environment(os.path.abspath(client_cert), os.path.abspath(self._options.pilot_proxy), payload.id)  # noqa: PTH100
 
     def _call(self, place: Sandbox, payload: Payload, credential: OwnerCredential, watch: Watch) -> tuple[Link, Hello]:
         """One call, until the far side said hello and was believed."""

@@ -15,7 +15,7 @@ from pilot.identity.glexec import GlexecGateway, GlexecOptions, find_glexec
 from pilot.identity.sudo import _check_account
 from pilot.model import NoCredential
 from pilot.watch import SelectorWatch
-from tests.support.farside_flights import PAYLOAD
+from tests.support.farside_flights import PAYLOAD, owner
 
 NOBODY = 65534
 
@@ -72,6 +72,15 @@ def test_glexec_is_never_called_without_an_owners_proxy(tmp_path: Path) -> None:
     with pytest.raises(GatewayCallError) as refused, board:
         pass
     assert (refused.value.reason, list(tmp_path.iterdir())) == ("no-proxy", [])
+
+
+def test_glexec_gets_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies that were named relative to the pilot's directory are found from that of the call."""
+    monkeypatch.chdir(tmp_path)
+    options = GlexecOptions(run_dir=Path("run"), records=tmp_path, glexec="/no/glexec", pilot_proxy="pilot.pem")
+    with GlexecGateway(options)._called_with(PAYLOAD, owner(b"x")) as environment:
+        assert environment["X509_USER_PROXY"] == str(tmp_path / "pilot.pem")
+        assert Path(environment["GLEXEC_CLIENT_CERT"]).is_relative_to(tmp_path / "run")
 
 
 def test_sudo_must_come_to_the_account_of_the_rule() -> None:
