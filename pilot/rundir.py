@@ -63,6 +63,9 @@ class RunDirectory:
 
 def remove_private(path: Path, *, all_of_it: bool = True) -> None:
     """Remove a run directory as far as this account may: first what is secret, then, with `all_of_it`, the rest."""
+    with suppress(OSError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            path.chmod(0o711)  # a payload of this account may have closed it
     shutil.rmtree(path / "pilot", ignore_errors=True)
     with suppress(OSError):
         for payload in [entry.path for entry in os.scandir(path) if entry.name.startswith("payload-")]:

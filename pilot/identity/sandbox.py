@@ -165,8 +165,16 @@ def _surroundings() -> list[str] | None:
 
 def _remove(directory: Path) -> str:
     """Remove a directory of ours with all that this account may; returns what resisted, in words, empty if nothing."""
-    if not directory.is_dir():
+    with suppress(OSError):
+        directory.parent.chmod(PASSABLE)  # RUN/, which a payload of our own account may have closed
+    try:
+        if not stat.S_ISDIR(directory.lstat().st_mode):  # or have put a link in the place of this one
+            directory.unlink()
+            return ""
+    except FileNotFoundError:
         return ""
+    except OSError as error:
+        return f"{directory} ({error.strerror}); remove it as root"
     with suppress(OSError):
         for entry in list(directory.iterdir()):
             with suppress(OSError):
@@ -192,8 +200,10 @@ def _cleared(directory: Path) -> str:
             os.close(handle)
         directory.rmdir()
     except OSError:
-        owners = sorted({entry.lstat().st_uid for entry in directory.iterdir()})
-        return f"{directory} (content of uid {', '.join(map(str, owners))}); remove it as that account or as root"
+        with suppress(OSError):
+            owners = sorted({entry.lstat().st_uid for entry in directory.iterdir()})
+            return f"{directory} (content of uid {', '.join(map(str, owners))}); remove it as that account or as root"
+        return f"{directory}; remove it as root"
     return ""
 
 

@@ -203,7 +203,7 @@ CASES = (
     lost("take the far side's memory away", "resource.prlimit(far_side, resource.RLIMIT_AS, (1 << 20, 1 << 20)); time.sleep(300)"),
     lost("limit the far side's processor time", 'resource.prlimit(far_side, resource.RLIMIT_CPU, (1, 1))\nwhile True: print("x" * 60000, flush=True)'),
     contained("a tree beside the work directory", 'try: os.makedirs("../junk/d/d"); open("../junk/d/f", "w").close()\nexcept OSError: pass'),
-    contained("the directory above its work directory of mode 000", 'try: os.makedirs("../junk/d"); os.chmod("../junk", 0); os.chmod("..", 0)\nexcept OSError: pass'),
+    contained("the directories above its work directory of mode 000", 'run = os.path.dirname(os.path.dirname(os.getcwd()))\ntry: os.makedirs("../junk/d"); os.chmod("../junk", 0); os.chmod("..", 0); os.chmod(run, 0)\nexcept OSError: pass'),
     contained("another directory in the place of its work directory", 'try: os.rename("../work", "../moved"); os.makedirs("../work/d"); open("../work/d/f", "w").close()\nexcept OSError: pass'),
     lost("move the work directory away, kill the far side", 'try: os.rename("../work", "../moved"); os.symlink("/etc", "../work")\nexcept OSError: pass\nos.kill(far_side, 9); time.sleep(300)'),
     Case(name="files in /dev/shm and /var/tmp", body='os.mkdir("/var/tmp/litter"); open("/dev/shm/litter", "w").close()', verdicts={"shared": "told", "walled": "contained", "switched": "contained"}),

@@ -67,6 +67,10 @@ def test_trees_that_a_payload_made_are_removed(tmp_path: Path) -> None:
         (place.path / "moved" / "deep").chmod(0)
         (place.path / "moved").chmod(0)
     assert not place.path.exists()
+    with sandbox(tmp_path / "run") as place:
+        place.path.rmdir()
+        place.path.symlink_to(outside)
+    assert not place.path.is_symlink()
     assert (outside / "file").exists()
 
 
