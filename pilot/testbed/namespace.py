@@ -1,8 +1,9 @@
 """A private namespace with test accounts, in which everything ends when its starter does.
 
-``python3 namespace.py [--directory DIR] [--private DIR]... -- COMMAND ARGUMENT...``, as root: the command sees three more
-accounts, an empty tmpfs over DIR, and only processes of its own; the host sees none of these, gains no account, no set-uid
-file, and after the end, SIGKILL included, no process. Standard library only, for the system's own interpreter.
+``python3 namespace.py [--directory DIR] [--private DIR]... [--keep PATH]... -- COMMAND ARGUMENT...``, as root: the command sees
+three more accounts, an empty tmpfs over DIR, and only processes of its own; the host sees none of these, gains no account, no
+set-uid file, and after the end, SIGKILL included, no process. What is to be kept is seen though it lies in a private directory.
+Standard library only, for the system's own interpreter.
 """
 
 from __future__ import annotations
@@ -111,7 +112,22 @@ def _furnish(directory: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- processes
 
 
-def _become_private(directory: Path, private: Sequence[str]) -> None:
+def _cover(place: str, keep: Sequence[str]) -> None:
+    """An empty tmpfs over a directory, with nothing of it to be seen but what is kept."""
+    kept = [path for path in sorted(keep) if Path(path).is_relative_to(place) and Path(path).exists()]
+    handles = [os.open(path, os.O_PATH) for path in kept]
+    _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+    for path, handle in zip(kept, handles, strict=True):
+        source, target = Path(f"/proc/self/fd/{handle}"), Path(path)
+        if not target.exists():  # it may lie in another that is kept
+            (target if source.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if not source.is_dir():
+                target.touch()
+            _mount(str(source), path, "", MS_BIND | MS_REC)
+        os.close(handle)
+
+
+def _become_private(directory: Path, private: Sequence[str], keep: Sequence[str]) -> None:
     """Mounts of our own: a fresh /proc, an empty tmpfs, the accounts."""
     # The accounts have the same numbers in every namespace: IPC objects of one would be found, and removed, in another.
     _check(_libc().unshare(CLONE_NEWNS | CLONE_NEWIPC), "make a namespace for mounts and IPC objects")
@@ -120,7 +136,7 @@ def _become_private(directory: Path, private: Sequence[str]) -> None:
     if Path("/dev/mqueue").is_dir():
         _mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for place in private:
-        _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
+        _cover(place, keep)
     _mount("tmpfs", str(directory), "tmpfs", MS_NODEV, "mode=755")
     _furnish(directory)
 
@@ -159,7 +175,7 @@ def _start(argv: Sequence[str]) -> int:
     os._exit(127)
 
 
-def _init(argv: Sequence[str], directory: Path, private: Sequence[str], starter_alive: int) -> int:
+def _init(argv: Sequence[str], directory: Path, private: Sequence[str], keep: Sequence[str], starter_alive: int) -> int:
     """The first process inside: its end is the end of all others."""
     _check(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "bind the namespace to its starter")
     os.set_blocking(starter_alive, False)
@@ -171,14 +187,14 @@ def _init(argv: Sequence[str], directory: Path, private: Sequence[str], starter_
     os.close(starter_alive)
     # Ctrl-C goes to the terminal's process group: only the starter shall get it, and forward it once.
     os.setpgid(0, 0)
-    _become_private(directory, private)
+    _become_private(directory, private, keep)
     pid = _start(argv)
     _forward_to(pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     return _wait_for(pid)
 
 
-def enter(argv: Sequence[str], directory: Path, private: Sequence[str]) -> int:
+def enter(argv: Sequence[str], directory: Path, private: Sequence[str], keep: Sequence[str]) -> int:
     """Run a command in a new namespace; returns its exit code (128+n if a signal ended it).
 
     Raises:
@@ -194,7 +210,7 @@ def enter(argv: Sequence[str], directory: Path, private: Sequence[str]) -> int:
     if pid == 0:
         os.close(alive_writer)
         try:
-            os._exit(_init(argv, directory, private, alive_reader))
+            os._exit(_init(argv, directory, private, keep, alive_reader))
         except NamespaceError as error:
             sys.stderr.write(f"namespace: {error}\n")
         except OSError as error:
@@ -208,9 +224,9 @@ def enter(argv: Sequence[str], directory: Path, private: Sequence[str]) -> int:
 # ------------------------------------------------------------------------------------------------------ for tests
 
 
-def command(argv: Sequence[str], *, directory: str = DIRECTORY, private: Sequence[str] = ()) -> list[str]:
+def command(argv: Sequence[str], *, directory: str = DIRECTORY, private: Sequence[str] = (), keep: Sequence[str] = ()) -> list[str]:
     """The command line that runs `argv` in a namespace."""
-    options = [option for place in private for option in ("--private", place)]
+    options = [option for place in private for option in ("--private", place)] + [option for path in keep for option in ("--keep", path)]
     return [PYTHON, "-I", "-S", "-B", str(Path(__file__).resolve()), "--directory", directory, *options, "--", *argv]
 
 
@@ -219,6 +235,7 @@ def run_in_namespace(
     *,
     directory: str = DIRECTORY,
     private: Sequence[str] = (),
+    keep: Sequence[str] = (),
     timeout_s: float = 60.0,
     stdin: bytes = b"",
     environment: Mapping[str, str] | None = None,
@@ -229,7 +246,7 @@ def run_in_namespace(
         subprocess.TimeoutExpired: it was killed, with everything inside.
     """
     return subprocess.run(
-        command(argv, directory=directory, private=private),
+        command(argv, directory=directory, private=private, keep=keep),
         input=stdin,
         capture_output=True,
         timeout=timeout_s,
@@ -256,10 +273,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="namespace", description="Run a command in a private namespace with test accounts.")
     parser.add_argument("--directory", type=Path, default=Path(DIRECTORY), help="existing directory that gets an empty tmpfs")
     parser.add_argument("--private", action="append", default=[], metavar="DIR", help="further such directory, mode 1777")
+    parser.add_argument("--keep", action="append", default=[], metavar="PATH", help="what is still to be seen of these")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     options = parser.parse_args(list(arguments))
     try:
-        return enter(options.command, options.directory, options.private)
+        return enter(options.command, options.directory, options.private, options.keep)
     except NamespaceError as error:
         sys.stderr.write(f"namespace: {error}\n")
         return 125

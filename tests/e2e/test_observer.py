@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilot.testbed.namespace import run_in_namespace
+from tests.support.secluded import told_by
 
 pytestmark = pytest.mark.needs("account-switch")
-ROOT = Path(__file__).resolve().parents[2]
 CAUGHT = {
     "none": set(),
     "proxy of mode 0777": {"a key that others may read"},
@@ -27,11 +23,7 @@ CAUGHT = {
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
     """All flights, in one namespace."""
-    script = ROOT / "tests" / "support" / "observed_flights.py"
-    done = run_in_namespace([sys.executable, "-I", str(script), str(ROOT)], private=["/var/tmp", "/dev/shm"], timeout_s=240)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return told_by("observed_flights.py", timeout_s=240)
 
 
 def breaches(seen: dict[str, Any], accounts: dict[str, Any]) -> set[str]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilot.testbed.grid import ALICE_DN, BOB_DN
-from pilot.testbed.namespace import run_in_namespace
-from tests.support.flight_rig import PROJECT
+from tests.support.secluded import told_by
 
 pytestmark = pytest.mark.needs("account-switch")
-CASES = PROJECT / "tests" / "support" / "flight_switched_cases.py"
 SHUT = (
     "reads proxy",
     "lists journal",
@@ -32,11 +27,7 @@ SHUT = (
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
     """All cases, played once: entering the namespace, copying and compiling cost more than the flights."""
-    private = [place for place in ("/tmp", "/dev/shm") if not PROJECT.is_relative_to(place) and not Path(sys.prefix).is_relative_to(place)]
-    played = run_in_namespace([sys.executable, "-I", str(CASES), str(PROJECT)], private=private, timeout_s=240)
-    assert played.returncode == 0, played.stderr.decode()[-3000:]
-    found: dict[str, Any] = json.loads(played.stdout.splitlines()[-1])
-    return found
+    return told_by("flight_switched_cases.py", timeout_s=240)
 
 
 def case(told: dict[str, Any], name: str) -> dict[str, Any]:

@@ -41,6 +41,19 @@ def test_what_is_written_inside_is_gone() -> None:
     assert not Path("/tmp/inside").exists()
 
 
+def test_what_is_kept_of_a_private_place(tmp_path: Path) -> None:
+    """Directories and files that are named are seen, and can be written, in an otherwise empty place; their neighbours are not."""
+    place, kept = tmp_path / "place", tmp_path / "place" / "below" / "kept"
+    (kept / "inner").mkdir(parents=True)
+    for path in (place / "neighbour", place / "file", kept / "inner" / "mine"):
+        path.write_text("x")
+    script = f"cd {place} && find . -type f | sort && touch below/kept/made"
+    keep = [str(kept), str(kept / "inner"), str(place / "file"), "/nonexistent/x"]
+    done = namespace.run_in_namespace(["/bin/sh", "-c", script], private=[str(place)], keep=keep)
+    assert (done.stdout.decode().split(), done.stderr) == (["./below/kept/inner/mine", "./file"], b"")
+    assert sorted(path.name for path in kept.iterdir()) == ["inner", "made"]
+
+
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)])
 def test_exit_code_is_kept(script: str, code: int) -> None:
     """The command's exit code comes out; a signal as 128+n."""

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
-from pilot.testbed.namespace import run_in_namespace
-from tests.support.flight_rig import PROJECT
+from tests.support.secluded import told_by
 
 Told = dict[str, Any]
 
 
 def play(system: str) -> Told:
     """All scenarios of `batch_cases.py`, side by side, in one start of the batch system."""
-    private = [place for place in ("/tmp", "/dev/shm") if not PROJECT.is_relative_to(place) and not Path(sys.prefix).is_relative_to(place)]
-    program = [sys.executable, "-I", str(PROJECT / "tests" / "support" / "batch_cases.py"), str(PROJECT), system]
-    played = run_in_namespace(program, private=private, timeout_s=300)
-    assert played.returncode == 0, played.stderr.decode()[-3000:]
-    found: Told = json.loads(played.stdout.splitlines()[-1])
-    return found
+    return told_by("batch_cases.py", system, timeout_s=300)
 
 
 def scenario(told: Told, name: str) -> Told:
