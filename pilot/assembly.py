@@ -94,7 +94,7 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial 
             journal=spool,
             watch=watch,
             teller=teller,
-            policy=flight_policy(config, journal_in_scratch=journal.in_scratch),
+            policy=flight_policy(config, journal_in_scratch=journal.in_scratch, keep_sandbox=trial is not None and trial.keep),
             plan=lambda payload: flight_plan(config, payload, slot.left_s()),
             environment=lambda payload, account: payload_environment(config, payload, account),
         )

@@ -16,7 +16,7 @@ from pilot.staging.plan import Endpoints, plan_transfers
 MB = 1_000_000
 
 
-def flight_policy(config: Config, *, journal_in_scratch: bool) -> FlightPolicy:
+def flight_policy(config: Config, *, journal_in_scratch: bool, keep_sandbox: bool) -> FlightPolicy:
     """The site's numbers for a flight."""
     return FlightPolicy(
         grace_s=config.payload.grace_s,
@@ -29,6 +29,7 @@ def flight_policy(config: Config, *, journal_in_scratch: bool) -> FlightPolicy:
         minimum_isolation=level_of(config.identity.minimum_isolation),
         renew_before_s=config.myproxy.renew_before_s,
         journal_in_scratch=journal_in_scratch,
+        keep_sandbox=keep_sandbox,
     )
 
 

@@ -10,7 +10,7 @@ from pilot.assembly_common import journal_directory, scratch_directory
 from pilot.config import Config
 from pilot.errors import ConfigurationError, PilotError
 from pilot.identity import apptainer_contract, bwrap_contract
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
 from pilot.isolation import SYSTEM, Confinement
 from pilot.model import PilotIdentity

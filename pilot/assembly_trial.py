@@ -28,6 +28,8 @@ class Trial:
     """Everything up to the claim, then the end."""
     payload: Payload | None = None
     """Flown instead of one from the dispatcher, which is not contacted."""
+    keep: bool = False
+    """The work directory stays."""
 
 
 def test_job(config: Config, owner_proxy: str, stage_to: str) -> tuple[Config, Trial]:

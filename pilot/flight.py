@@ -61,6 +61,8 @@ class FlightPolicy:
     """How long before its end the owner's proxy is renewed; 0: never."""
     journal_in_scratch: bool = False
     """True if the journal ends with the slot; told in each report."""
+    keep_sandbox: bool = False
+    """The work directory stays, for somebody who tries a site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class Flown:
     undelivered: PilotError | None
     """Why the outcome is still to be delivered, from the journal; None if it is not."""
     seconds: float
+    kept: str = ""
+    """Where its work directory stays; empty if it does not."""
     useless: str = ""
     """Why nobody waits for the outcome; empty if somebody did."""
 
@@ -130,8 +134,14 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     finally:
         kit.heartbeat.silence()
         land(kit, notes, landing)
-    seconds = time.monotonic() - notes.started
-    return Flown(outcome=outcome, ending=notes.ending, undelivered=notes.undelivered, useless=notes.useless, seconds=seconds)
+    return Flown(
+        outcome=outcome,
+        ending=notes.ending,
+        undelivered=notes.undelivered,
+        seconds=time.monotonic() - notes.started,
+        kept=notes.account.kept if notes.account is not None else "",
+        useless=notes.useless,
+    )
 
 
 def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> None:
@@ -146,6 +156,8 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
         account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
     _note_account(kit, pilot, notes, credential, account)
     require(kit.policy.minimum_isolation, account.isolation)
+    if kit.policy.keep_sandbox:
+        account.keep()
     if payload.secrets is not None:
         account.deliver_secrets(payload.secrets)
     _show(kit, notes, Phase.RUNNING, "stage-in")
@@ -286,8 +298,8 @@ def land(kit: Kit, notes: Notes, landing: ExitStack) -> None:
         notes.blame(trouble)
     except Exception as bug:
         notes.blame(unexpected(kit.teller, bug))
-    if notes.account is not None and notes.account.litter:
-        kit.teller.say("flight.litter", notes.account.litter)
+    if notes.account is not None:
+        telling.remains(kit.teller, notes.account)
     kit.teller.end()
 
 

@@ -140,6 +140,17 @@ class Account(Protocol):
     def litter(self) -> str:
         """What the payload left outside its work directory, in words; known after the landing, empty for nothing."""
 
+    @property
+    def kept(self) -> str:
+        """Where the work directory stays after the landing; empty if it does not."""
+
+    @property
+    def unkept(self) -> str:
+        """Why it does not although it was to be kept, in words."""
+
+    def keep(self) -> None:
+        """Leave the work directory behind at the landing, without credentials, keys or secrets."""
+
     def fileno(self) -> int:
         """File descriptor that becomes readable when an event of the far side can be read."""
 

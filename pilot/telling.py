@@ -96,6 +96,18 @@ def log_stored(teller: Teller, archive: MovedFile) -> None:
     teller.say("flight.log", f"stored the log archive {archive.name}, {size(archive.size_bytes)}, as the owner")
 
 
+def remains(teller: Teller, account: Account) -> None:
+    """What stays on the node?"""
+    if account.litter:
+        teller.say("flight.litter", account.litter)
+    if account.kept:
+        whose = f"{account.kept}/work, of account {account.name} (uid {account.uid})"
+        who = "as root" if account.switched else "when you have looked at it"
+        teller.say("flight.kept", f"the work directory stays, without credentials: {whose}; remove it {who}: rm -rf -- {account.kept}")
+    elif account.unkept:
+        teller.say("flight.kept", f"the work directory is not kept: {account.unkept}; it was removed")
+
+
 def closed(teller: Teller, directories: tuple[str, ...]) -> None:
     """What did killed pilots leave open?"""
     for directory in directories:

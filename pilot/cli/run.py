@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from pilot.cli.edge import tell_error, tell_result
@@ -31,6 +32,9 @@ def add_arguments(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--owner-proxy", metavar="FILE", default="", help="for --test-job: proxy of the user as whom it runs")
     parser.add_argument("--stage-to", metavar="URL", default="", help="for --test-job: where its output and log go (default: nowhere)")
+    parser.add_argument(
+        "--keep-sandbox", action="store_true", help="for --test-job: its work directory stays, without credentials; you are told where"
+    )
     parser.add_argument(
         "--exit-profile",
         choices=("native", "harvester"),
@@ -60,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> ShiftResult:
     from pilot.cli.config import load_from_args
 
-    if (options.owner_proxy or options.stage_to) and not options.test_job:
-        raise ConfigurationError("cannot use --owner-proxy or --stage-to: they belong to --test-job; add it", reason="arguments")
+    if (options.owner_proxy or options.stage_to or options.keep_sandbox) and not options.test_job:
+        message = "cannot use --owner-proxy, --stage-to or --keep-sandbox: they belong to --test-job; add it"
+        raise ConfigurationError(message, reason="arguments")
     config = load_from_args(options, os.environ).config
     trial = None
     if options.dry_run or options.test_job:
@@ -72,7 +77,8 @@ def _work(options: argparse.Namespace) -> ShiftResult:
         elif options.owner_proxy or config.identity.gateway not in ("glexec", "sudo"):
             config, trial = test_job(config, options.owner_proxy, options.stage_to)
         else:
-            config = asked_for(config)
+            config, trial = asked_for(config), Trial()
+        trial = replace(trial, keep=options.keep_sandbox)
     from pilot.assembly import work
 
     result = work(config, os.environ, options.run_dir, trial)
@@ -110,6 +116,7 @@ def _tell_end(result: ShiftResult, profile: str) -> int:
                 "isolation": flown.outcome.isolation,
                 "seconds": round(flown.seconds, 3),
                 "delivered": flown.delivered,
+                "kept": flown.kept,
             }
             for flown in result.flown
         ],

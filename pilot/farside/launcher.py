@@ -14,7 +14,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 
 PARTS = {
-    "supervisor": ("trees", "settling", "processes", "confinement", "payload", "litter", "supervisor"),
+    "supervisor": ("trees", "settling", "processes", "confinement", "payload", "litter", "keeping", "supervisor"),
     "courier": ("trees", "transfer", "courier"),
     "sweep": ("trees", "processes", "litter", "sweep"),
 }

@@ -182,6 +182,8 @@ class Left(Done, frozen=True):
     """Files and objects outside the work directory that were removed."""
     outside: Annotated[list[Text], msgspec.Meta(max_length=32)]
     """The first of those that stay."""
+    kept: bool = False
+    """The work directory was left as it is, but for what is secret."""
 
 
 class _Envelope(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ any account that knew the place could make an entry in it. Part of the far side:
 # pathlib would cost the far side 2 MB.
 # ruff: noqa: PTH102
 
-
 from __future__ import annotations
 
 import errno

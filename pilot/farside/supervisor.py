@@ -17,7 +17,7 @@ import sys
 import time
 from binascii import a2b_base64, b2a_base64
 
-from pilot.farside import confinement, litter, payload, processes, settling, trees
+from pilot.farside import confinement, keeping, litter, payload, processes, settling, trees
 from pilot.farside.payload import Refusal, field, strings
 
 TYPE_CHECKING = False
@@ -70,6 +70,7 @@ class Supervisor:
         self.payload = 0
         self.courier: Courier | None = None
         self.proxy = ""
+        self.secrets = b""
         self.log = -1
         self.ruleset = -1
         self.limits = confinement.own_limits()
@@ -78,7 +79,7 @@ class Supervisor:
         self.walked = 0
         self.disk = 0
         self.killed: set[tuple[int, int]] = set()
-        self.done = False
+        self.done = self.kept = False
         self.wake, wake_writer = os.pipe()
         for handle in (0, self.wake, wake_writer):
             os.set_blocking(handle, False)
@@ -150,13 +151,16 @@ class Supervisor:
             if self.courier is not None and time.monotonic() >= self.courier.deadline:
                 os.kill(self.courier.pid, signal.SIGKILL)  # our own unreaped child: the number cannot be somebody else's
                 self.courier.deadline += COURIER_GRACE_S
-        self.leave()
+        if not self.kept:
+            self.leave()
 
-    def leave(self) -> dict[str, Any]:
-        """Kill everything, empty the work directory, tidy up outside; says what resisted."""
-        left = self.kill_all() + trees.clear(self.directory)
+    def leave(self, *, keep: bool = False) -> dict[str, Any]:
+        """Kill everything, empty or strip the work directory, tidy up outside; says what resisted."""
+        left = self.kill_all()
+        self.kept = keep and not left and keeping.strip(self.directory, self.secrets, (PROXY_NAME, SECRETS_NAME))
+        left += 0 if self.kept else trees.clear(self.directory)
         removed, outside = litter.tidy(self.here) if not left else (0, [])
-        return {"left": left, "removed": removed, "outside": outside}
+        return {"left": left, "removed": removed, "outside": outside, "kept": self.kept}
 
     def ready(self, handle: int) -> None:
         """Serve one descriptor."""
@@ -250,7 +254,8 @@ class Supervisor:
 
     def do_secrets(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep the owner's secrets for the payload, in a file of mode 0600."""
-        trees.write_private(SECRETS_NAME, field(request, "text", str).encode(), self.directory)
+        self.secrets = field(request, "text", str).encode()
+        trees.write_private(SECRETS_NAME, self.secrets, self.directory)
         return {"path": f"{self.work}/{SECRETS_NAME}"}
 
     def do_run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -376,10 +381,10 @@ class Supervisor:
             answer = {"moved": [], "error": {"code": "timeout" if late else "transport", "name": "", "text": text}}
         self.tell({"id": courier.request_id, "ok": True, **answer})
 
-    def do_end(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Leave nothing behind and end."""
+    def do_end(self, request: dict[str, Any]) -> dict[str, Any]:
+        """End, and leave nothing behind but what is to be kept."""
         self.done = True
-        return self.leave()
+        return self.leave(keep=field(request, "keep", bool))
 
 
 def main(here: str) -> int:

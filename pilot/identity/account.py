@@ -6,7 +6,7 @@ import pwd
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +35,7 @@ from pilot.farside.protocol import (
     clean,
 )
 from pilot.identity.account_link import Link, RequestRefusedError
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.remedies import DEFAULT_REMEDY, FETCH_ERRORS, REMEDIES, STORE_ERRORS
 from pilot.isolation import Confinement, Isolation
 from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Secret, Usage
@@ -48,23 +49,6 @@ READS = 8
 """Pieces taken in at once: a far side that talks without end must not keep limits and orders waiting."""
 MOVE_MARGIN_S = 20.0
 """What an answer to a transfer may take beyond the transfer's own limit: the far side cuts the courier off before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CourierOptions:
-    """How the courier reaches storage."""
-
-    trust: str = "grid"
-    """``grid``: CA directory with CRLs; ``system``: a bundle."""
-    ca_dir: str = "/etc/grid-security/certificates"
-    ca_bundle: str = ""
-    """Empty: the system's own."""
-    crl: str = "strict"
-    """``strict``: each CA's CRL must be there; ``lenient``: a missing one is tolerated."""
-    http_hosts: tuple[str, ...] = ()
-    """Hosts from which plain http is allowed."""
-    log_cap_bytes: int = 32_000_000
-    """How much of the end of each log goes into the log archive."""
 
 
 def account_name(uid: int) -> str:
@@ -113,6 +97,10 @@ class FarSideAccount:
         self._isolation = Isolation(switched=switched)
         self._moving = False
         self._litter = ""
+        self._keep = False
+        self.stripped = False
+        """True once the far side left the work directory as it is, but for what is secret."""
+        self.kept = self.unkept = ""
 
     @property
     def litter(self) -> str:
@@ -380,6 +368,15 @@ class FarSideAccount:
 
     # -------------------------------------------------------------------------------------------------- the end
 
+    def keep(self) -> None:
+        """Leave the work directory behind at the end, without what is secret; `kept` and `unkept` then say what became of it."""
+        self._keep = True
+        self.unkept = "its far side was lost"
+
+    def note_swept(self) -> None:
+        """Note that a sweep emptied the work directory, because something resisted."""
+        self.stripped = False
+
     def note_litter(self) -> None:
         """Note that a sweep found something outside the work directory, and left it; it cannot tell what."""
         where = "in a temporary directory or among the IPC objects"
@@ -388,9 +385,12 @@ class FarSideAccount:
     def leave(self) -> int:
         """Kill, clean and end the far side; returns how many processes and files resisted. Raises FarSideError."""
         try:
-            done = self._link.ask("end", Left, END_S)
+            done = self._link.ask("end", Left, END_S, keep=self._keep)
         except RequestRefusedError as error:
             raise self._broken("clean up", error) from None
+        if self._keep:
+            self.stripped = done.kept
+            self.unkept = "" if done.kept else "it could not be looked through for secrets"
         if done.outside:
             shown = ", ".join(clean(what, 100) for what in done.outside[:5])
             self._litter = f"outside its work directory {self._name} has what was not there before the flight, and it stays: {shown}"

@@ -159,11 +159,12 @@ def check_switched(hello: Hello) -> None:
 
 @contextmanager
 def open_account(
-    link: Link, account: FarSideAccount, credential: PayloadCredential, sweep: Callable[[PayloadCredential], bool]
+    place: Sandbox, link: Link, account: FarSideAccount, credential: PayloadCredential, sweep: Callable[[PayloadCredential], bool]
 ) -> Iterator[FarSideAccount]:
     """Give the account to the flight; at the end kill, clean and verify, stop orders or not.
 
     Args:
+        place: where it works.
         link: to a far side that was entered.
         account: what stands on it.
         credential: the owner's proxy to be delivered, or none.
@@ -177,6 +178,7 @@ def open_account(
     kin = Kin(link.process.pid)
 
     def once() -> None:
+        account.note_swept()
         if sweep(account.credential or credential):
             account.note_litter()
 
@@ -186,7 +188,7 @@ def open_account(
         return _swept(kin, once, problem)
 
     account.clear = partial(clear, "the far side is lost")
-    final = partial(_land, account, link, clear)
+    final = partial(_land, place, account, link, clear)
     try:
         account.confine()
         if isinstance(credential, OwnerCredential):
@@ -199,7 +201,7 @@ def open_account(
     final(None)
 
 
-def _land(account: FarSideAccount, link: Link, clear: Callable[[str], str], cause: BaseException | None) -> None:
+def _land(place: Sandbox, account: FarSideAccount, link: Link, clear: Callable[[str], str], cause: BaseException | None) -> None:
     """End the far side; what is lost or resists is swept by separate means."""
     problem = ""
     with link.watch.shielded():
@@ -211,11 +213,23 @@ def _land(account: FarSideAccount, link: Link, clear: Callable[[str], str], caus
         if not link.close():
             problem = problem or "the gateway's process did not end"
         problem = clear(problem)
+        if account.stripped and not problem:
+            problem = _keep(place, account, clear)
     if problem:
         msg = f"cannot leave the account {account.name} clean: {problem}; the site must look after account {account.name} on this node"
         if cause is not None:
             cause.add_note(msg)
         raise ResidueError(msg, reason="left-behind")
+
+
+def _keep(place: Sandbox, account: FarSideAccount, clear: Callable[[str], str]) -> str:
+    """Put a work directory that is to be kept where nobody cleans; where that cannot be it is swept. Returns what resisted, in words."""
+    try:
+        account.kept = str(place.keep())
+    except OSError as error:
+        account.unkept = f"it cannot be moved beside the run directory: {error.strerror}"
+        return clear(account.unkept)
+    return ""
 
 
 def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:

@@ -17,10 +17,11 @@ from pathlib import Path
 from pilot.errors import GatewayCallError, GatewayDeniedError, GatewaySiteError, NoSpaceError, SandboxError
 from pilot.farside.protocol import Hello
 from pilot.identity import glexec_contract as contract
-from pilot.identity.account import CourierOptions, FarSideAccount
+from pilot.identity.account import FarSideAccount
 from pilot.identity.account_boarding import Call, check_switched, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.account_link import Link
 from pilot.identity.ancestors import passable
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.sandbox import Sandbox, ensure_run, sandbox
 from pilot.isolation import Confinement
 from pilot.model import OwnerCredential, Payload, PayloadCredential
@@ -118,10 +119,8 @@ class GlexecGateway:
         options = self._options
         with sandbox(options.run_dir) as place, passable(place.path, options.records):
             link, hello = self._patiently(partial(self._call, place, payload, credential, watch), watch)
-            account = FarSideAccount(
-                link, hello, str(place.work), switched=True, courier=options.courier, confinement=options.confinement
-            )
-            with open_account(link, account, credential, partial(self._sweep, place, payload, hello.uid, watch)):
+            account = FarSideAccount(link, hello, str(place.work), switched=True, courier=options.courier, confinement=options.confinement)
+            with open_account(place, link, account, credential, partial(self._sweep, place, payload, hello.uid, watch)):
                 yield account
 
     def _patiently(self, call: Callable[[], tuple[Link, Hello]], watch: Watch) -> tuple[Link, Hello]:

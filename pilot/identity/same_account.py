@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pilot.errors import FarSideError, GatewayIdentityError, GatewaySiteError, GatewayTimeoutError, PayloadInvalidError, PilotError
 from pilot.farside.protocol import Hello
-from pilot.identity.account import CourierOptions, FarSideAccount
+from pilot.identity.account import FarSideAccount
 from pilot.identity.account_boarding import Call, enter, far_side_argv, open_account, run_sweep, sweep_argv
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.sandbox import Sandbox, sandbox
 from pilot.isolation import Confinement
 from pilot.model import Payload, PayloadCredential
@@ -78,10 +79,8 @@ class SameAccountGateway:
                 explain=walls.explain if walls else self._explain,
             )
             link, hello = enter(call, place, watch)
-            account = FarSideAccount(
-                link, hello, str(place.work), switched=False, courier=options.courier, confinement=options.confinement
-            )
-            with open_account(link, account, credential, partial(self._sweep, place, hello.uid, watch)):
+            account = FarSideAccount(link, hello, str(place.work), switched=False, courier=options.courier, confinement=options.confinement)
+            with open_account(place, link, account, credential, partial(self._sweep, place, hello.uid, watch)):
                 _check_walls(walls, account)
                 yield account
 

@@ -144,6 +144,10 @@ class Sandbox:
             path.chmod(0o644)
         self.code.chmod(PASSABLE)
 
+    def keep(self) -> Path:
+        """Move the payload's directory beside RUN, which is removed; returns its new place. Raises OSError."""
+        return self.path.rename(self.path.parent.with_name(f"pilot-kept-{secrets.token_hex(8)}"))
+
     def remove(self) -> str:
         """Remove both directories; returns what resisted, in words, empty if nothing."""
         if self.group is not None:

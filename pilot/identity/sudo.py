@@ -11,9 +11,10 @@ from pathlib import Path
 from pilot.errors import GatewayDeniedError, GatewayIdentityError
 from pilot.farside.protocol import Hello
 from pilot.identity import sudo_contract as contract
-from pilot.identity.account import CourierOptions, FarSideAccount, account_name
+from pilot.identity.account import FarSideAccount, account_name
 from pilot.identity.account_boarding import Call, check_switched, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.ancestors import passable
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.sandbox import Sandbox, sandbox
 from pilot.isolation import Confinement
 from pilot.model import OwnerCredential, Payload, PayloadCredential
@@ -73,7 +74,7 @@ class SudoGateway:
             open_far_side = FarSideAccount(
                 link, hello, str(place.work), switched=True, courier=options.courier, confinement=options.confinement
             )
-            with open_account(link, open_far_side, credential, partial(self._sweep, place, account, hello.uid, watch)):
+            with open_account(place, link, open_far_side, credential, partial(self._sweep, place, account, hello.uid, watch)):
                 yield open_far_side
 
     def _sweep(self, place: Sandbox, account: str, uid: int, watch: Watch, _credential: PayloadCredential) -> bool:

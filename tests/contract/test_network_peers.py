@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import ChecksumError, CredentialUnavailableError, InputMissingError, NoSpaceError, StageInError, StageOutError
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.model import FileToFetch, FileToStore
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits

@@ -19,7 +19,7 @@ from pilot.errors import (
     PilotError,
     StageInError,
 )
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.model import FileToFetch, Slot
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits

@@ -64,6 +64,20 @@ def test_the_scratch_directory_keeps_its_mode(told: dict[str, Any]) -> None:
     assert case(told, "owners")["run_modes"] == "0o755"
 
 
+def test_a_kept_directory_belongs_to_the_owner_and_holds_no_key(told: dict[str, Any]) -> None:
+    """The work directory of a failed test job stays with its owner, closed to others, without copies of proxies; it is no residue."""
+    flight = case(told, "kept")
+    pilot, alice, _bob = flight["uids"]
+    assert (flight["states"], flight["beside"]) == (["failed"], True), flight["stderr"]
+    assert flight["kept"][:2] == [[".", pilot, "0o711"], ["work", alice, "0o700"]]
+    names = [name.removeprefix("work/") for name, _, _ in flight["kept"][2:]]
+    assert names == ["a", "a/b", "payload.stderr", "payload.stdout", "result"]
+    assert f"remove it as root: rm -rf -- {flight['place']}" in flight["stderr"]
+    assert [what for what in flight["left"] if flight["place"] not in what or what.startswith("secret")] == []
+    again = flight["again"]
+    assert (again["code"], again["there"], flight["place"] in again["stderr"]) == (0, True, False), again["stderr"]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [

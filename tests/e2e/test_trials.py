@@ -50,9 +50,31 @@ def test_job_that_fails(rig: Rig) -> None:
     assert "the pilot's own" in landed.result["message"]
 
 
-def test_arguments_that_do_not_go_together(rig: Rig) -> None:
-    """An owner's proxy without a test job is refused before anything is done."""
-    assert rig.start("--owner-proxy", "/nowhere").land().code == 84
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--stage-to", "https://localhost:1/away"), 1)], ids=["good", "bad"])
+def test_job_whose_directory_stays(rig: Rig, options: tuple[str, ...], code: int) -> None:
+    """After a good and a bad test job its directory stays; neither wrapper nor later start or recovery touches or tells of it."""
+    proxy = rig.proxy(rig.grid.owner_proxy(rig.grid.owners[ALICE_DN]))
+    arguments = ("--test-job", "--owner-proxy", str(proxy), "--keep-sandbox", *options)
+    landed = rig.start(*arguments, sets={"staging.timeout_s": 3}).land()
+    assert (landed.code != 0, landed.runs) == (code != 0, []), landed.stderr
+    kept = Path(landed.result["payloads"][0]["kept"])
+    assert f"remove it when you have looked at it: rm -rf -- {kept}" in landed.stderr
+    assert (kept.parent, kept.stat().st_uid, (kept / "work").stat().st_mode & 0o7777) == (landed.scratch, rig.cast.uid, 0o700)
+    files = {path.name for path in (kept / "work").iterdir()}
+    assert {"payload.stdout", "payload.stderr"} < files
+    assert ".x509_proxy" not in files
+    others = [what for what in landed.left if str(kept) not in what]
+    for command, more in (("run", ("--dry-run",)), ("recover", ())):
+        again = rig.start(*more, command=command, place=landed.scratch.parent).land()
+        assert (again.code, again.left, str(kept) in again.stderr) == (0, landed.left, False), again.stderr
+    assert others == []
+
+
+@pytest.mark.parametrize("option", ["--owner-proxy=/nowhere", "--stage-to=https://localhost/x", "--keep-sandbox"])
+def test_arguments_that_do_not_go_together(rig: Rig, option: str) -> None:
+    """What belongs to a test job is refused without one, before anything is done."""
+    landed = rig.start(option).land()
+    assert (landed.code, "belong to --test-job; add it" in landed.result["message"]) == (84, True)
 
 
 def test_bundle(rig: Rig, tmp_path: Path) -> None:

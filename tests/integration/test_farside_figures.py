@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.testbed.pki import Authority, make_proxy
 from tests.support.farside_flights import flight, shell, until_ended
 from tests.support.farside_memory import peak_rss, run_courier

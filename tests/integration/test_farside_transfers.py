@@ -26,7 +26,7 @@ from pilot.errors import (
     StageOutError,
     StoppedError,
 )
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.model import Checksum, FileToFetch, FileToStore
 from pilot.testbed.pki import Authority, make_proxy
 from tests.support.farside_flights import flight, processes_with, shell, until_ended

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.identity import bwrap_contract
-from pilot.identity.account import CourierOptions
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
 from pilot.isolation import SYSTEM
 from pilot.model import NoCredential

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pilot.identity.account import CourierOptions, FarSideAccount
+from pilot.identity.account import FarSideAccount
+from pilot.identity.courier_options import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
 from pilot.model import Command, NoCredential, OwnerCredential, Payload, Secret
 from pilot.watch import SelectorWatch

@@ -120,6 +120,26 @@ def owners(theatre: Theatre) -> dict[str, Any]:
     return told
 
 
+def kept(theatre: Theatre) -> dict[str, Any]:
+    """A test job from the dispatcher whose work directory stays; its payload hides copies of what it was given, and opens all."""
+    rig = theatre.rig
+    line = "mkdir -p a/b; cp $X509_USER_PROXY a/b/mine; cat .x509_proxy a/b/mine > more; echo good > result; "
+    line += "chmod 0777 . a; chmod 0 a/b; exit 4"
+    number = rig.grid.store.submit(shell(line, label="test"))
+    flying = rig.start("--test-job", "--keep-sandbox", sets={"credentials.sources": {"test": "myproxy"}})
+    landed = flying.land()
+    told = theatre.tell(landed, number)
+    place = Path(landed.result["payloads"][0]["kept"])
+    found = [place, *sorted(place.rglob("*"))]
+    told["kept"] = [(str(path.relative_to(place)), path.stat().st_uid, oct(path.stat().st_mode & 0o7777)) for path in found]
+    told["place"], told["beside"] = str(place), place.parent == landed.scratch
+    told["uids"] = [rig.cast.uid, *rig.cast.owner_uids]
+    again = rig.start(command="recover", place=landed.scratch.parent).land()
+    told["again"] = {**theatre.tell(again, number), "there": place.exists()}
+    shutil.rmtree(place)
+    return told
+
+
 def refusals(theatre: Theatre) -> dict[str, Any]:
     """Each way in which the gateway says no; the payload would leave a trace."""
     told = {}
@@ -225,6 +245,7 @@ def report_away(theatre: Theatre) -> dict[str, Any]:
 
 CASES: tuple[Callable[[Theatre], dict[str, Any]], ...] = (
     owners,
+    kept,
     refusals,
     by_sudo,
     messy,

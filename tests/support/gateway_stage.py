@@ -85,7 +85,7 @@ class Stage:
 
     def gateway(self, **changes: Any) -> Any:
         """The gateway of the chosen kind."""
-        from pilot.identity.account import CourierOptions
+        from pilot.identity.courier_options import CourierOptions
         from pilot.identity.glexec import GlexecGateway, GlexecOptions
         from pilot.identity.same_account import SameAccountGateway, SameAccountOptions
         from pilot.identity.sudo import SudoGateway, SudoOptions

@@ -203,7 +203,7 @@ class WorldAccount:
     """`ports.Account`; its payload ends as `World.end` says, or runs until it is signalled."""
 
     name, uid, switched, isolation = "alice", 4711, True, Isolation(switched=True)
-    work, proxy_path, litter = "/run/payload/work", "/run/payload/proxy", ""
+    work, proxy_path, litter, kept, unkept = "/run/payload/work", "/run/payload/proxy", "", "", ""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -254,6 +254,9 @@ class WorldAccount:
         self._request("account.kill")
         self.payload_ends(None, 9)
         return self._world.survivors
+
+    def keep(self) -> None:
+        self._request("account.keep")
 
     def deliver_secrets(self, secrets: Secret[str]) -> None:
         self._request("account.deliver_secrets")
