@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from pilot import telling
 from pilot.delivery import Answered, conclude
@@ -22,6 +23,7 @@ from pilot.isolation import Level, require
 from pilot.log import Teller, clean_lines
 from pilot.model import (
     Command,
+    FinalState,
     MovedFile,
     Outcome,
     Payload,
@@ -126,6 +128,9 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     try:
         journalled = _remember_claim(kit, notes)
         _serve_to_the_end(kit, pilot, notes, landing, refusal)
+        if journalled:
+            _foresee(kit, notes, notes.result)
+        _store_log(kit, notes)
         kit.heartbeat.silence()
         outcome = outcome_of(notes, kit.teller.flight_tail())
         if journalled:
@@ -177,7 +182,7 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
 
 
 def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack, refusal: PilotError | None) -> None:
-    """`serve`, with every failure noted, and the log stored as the owner after good and bad flights alike."""
+    """`serve`, with every failure noted."""
     try:
         if refusal is not None:
             notes.blame(refusal)
@@ -189,7 +194,6 @@ def _serve_to_the_end(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: Exi
         notes.blame(unexpected(kit.teller, bug))
     if notes.fault is not None:
         kit.teller.say("flight.failed", f"payload {notes.payload.id} failed: {notes.fault.message}", reason=notes.fault.reason)
-    _store_log(kit, notes)
 
 
 def _run(
@@ -208,8 +212,8 @@ def _run(
     environment = kit.environment(notes.payload, account)
     command = Command(argv=plan.argv, environment=environment, output_cap_bytes=policy.output_cap_bytes, bounds=plan.bounds)
     kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
-    supervision = Supervision(account, watching, kit.watch, lambda usage: _tell_progress(kit, account, usage))
-    return supervision.run(command)
+    progress = partial(_tell_progress, kit, account)
+    return Supervision(account, watching, kit.watch, progress, partial(_foresee, kit, notes)).run(command)
 
 
 def _tell_progress(kit: Kit, account: Account, usage: Usage) -> None:
@@ -316,6 +320,14 @@ def _remember_claim(kit: Kit, notes: Notes) -> bool:
         notes.blame(unexpected(kit.teller, bug))
         return False
     return True
+
+
+def _foresee(kit: Kit, notes: Notes, result: PayloadResult | None) -> None:
+    """A bad end, journalled as it looks now before anything that takes time: a batch system that stops a slot may kill at any moment."""
+    with _journal_trouble(kit, notes):
+        outcome = outcome_of(replace(notes, result=result), kit.teller.flight_tail())
+        if outcome.state is FinalState.FAILED:
+            kit.journal.foreseen(outcome)
 
 
 def _remember_outcome(kit: Kit, notes: Notes, outcome: Outcome) -> None:

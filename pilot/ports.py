@@ -229,6 +229,9 @@ class Journal(Protocol):
     def boarded(self, payload: Payload, account: str, uid: int, work: str) -> None:
         """Remember whose files now lie where, before there are any."""
 
+    def foreseen(self, outcome: Outcome) -> None:
+        """Remember how the attempt ends should this pilot be killed now; what is chosen later takes its place."""
+
     def chosen(self, outcome: Outcome) -> None:
         """Remember the final state before it is sent; it cannot be changed any more."""
 

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from pilot.ports import CallWatch, Dispatcher
 from pilot.rundir import is_there, remove_private
 
 PILOT_DIED_CODE = 1319
+DIED = "the pilot was killed while it had this payload; reported from its journal by a later start"
 MOST_REFUSALS = 3
 """After so many starts whose report was refused for good a record is evidence and no more."""
 CALL_GRACE_S = 2.0
@@ -46,6 +47,10 @@ class Record(Protocol):
     @property
     def outcome(self) -> Outcome | None:
         """The final state, if that pilot came to choose one."""
+
+    @property
+    def foreseen(self) -> Outcome | None:
+        """How it was to end, if that pilot was killed while it stopped the payload."""
 
     @property
     def refusals(self) -> int:
@@ -150,7 +155,7 @@ def _deliver(record: Record, dispatcher: Dispatcher, watch: CallWatch, teller: T
     name = f"the final state of payload {record.payload_id}"
     try:
         with watch.interrupting(CALL_GRACE_S):
-            answered = conclude(dispatcher, record.outcome or lost(record))
+            answered = conclude(dispatcher, record.outcome or cut_short(record))
     except PilotError as trouble:
         teller.say("recovery.kept", f"cannot deliver {name} yet: {trouble.message}", reason=trouble.reason)
         return trouble
@@ -193,12 +198,15 @@ def tell_strange(sentences: Iterable[str], teller: Teller) -> None:
         teller.say("journal.strange", sentence)
 
 
-def lost(record: Record) -> Outcome:
-    """The outcome of a payload whose pilot died before it could choose one."""
+def cut_short(record: Record) -> Outcome:
+    """The outcome of a payload whose pilot died before it could choose one: what it foresaw, if anything."""
+    if record.foreseen is not None:
+        end = f"{record.foreseen.diagnosis}; then {DIED}"
+        return replace(record.foreseen, diagnosis=end)
     return Outcome(
         payload_id=record.payload_id,
         attempt=record.attempt,
         state=FinalState.FAILED,
         error_code=PILOT_DIED_CODE,
-        diagnosis="the pilot was killed while it had this payload; reported from its journal by a later start",
+        diagnosis=DIED,
     )

@@ -41,14 +41,23 @@ class RunPlan:
 class Supervision:
     """One run of one payload: `run()` starts it and returns how it ended.
 
-    Everything that can happen (the far side speaks, a signal, a kill order, a deadline) wakes the same wait.
+    Everything that can happen (the far side speaks, a signal, a kill order, a deadline) wakes the same wait. `on_stop` is told the
+    result as it will be unless more comes to be known, before the payload is touched.
     """
 
-    def __init__(self, account: Account, plan: RunPlan, watch: Watch, on_sample: Callable[[Usage], None]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        plan: RunPlan,
+        watch: Watch,
+        on_sample: Callable[[Usage], None],
+        on_stop: Callable[[PayloadResult], None],
+    ) -> None:
         self._account = account
         self._plan = plan
         self._watch = watch
         self._on_sample = on_sample
+        self._on_stop = on_stop
         self._state = RunState()
         self._usage = Usage()
         self._started = 0.0
@@ -102,6 +111,7 @@ class Supervision:
         self._state, action = step(self._state, event, time.monotonic())
         match action:
             case Action.TERMINATE:
+                self._on_stop(self._result())
                 self._account.signal(signal.SIGTERM)
             case Action.KILL:
                 self._account.kill()

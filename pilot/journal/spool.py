@@ -1,8 +1,8 @@
 """The outcome journal: one file per attempt, written and synchronised before the world is told.
 
-A record is made right after a claim and removed after the dispatcher acknowledged the final state. Once an outcome stands in
-it that one is final. A record that nobody waits for any more stays as evidence, and keeps the attempt from being flown again.
-Records hold no secret.
+A record is made right after a claim and removed after the dispatcher acknowledged the final state. While a payload is being
+stopped, the outcome that is foreseen stands in it. Once one is chosen that one is final. A record that nobody waits for any
+more stays as evidence, and keeps the attempt from being flown again. Records hold no secret.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +41,8 @@ class Record:
     dispatcher: str
     """Base address of the dispatcher that waits for the outcome."""
     holder: Holder
+    foreseen: Outcome | None = None
+    """How it ends if its pilot comes to choose nothing better."""
     outcome: Outcome | None = None
     refusals: int = 0
     """How often the dispatcher refused this outcome for good."""
@@ -130,17 +132,24 @@ class Spool:
         if self._run is not None:
             self._run.boarded(payload_id=payload.id, attempt=payload.attempt, account=account, uid=uid, path=work)
 
+    def foreseen(self, outcome: Outcome) -> None:
+        """Remember how the attempt ends should this pilot be killed now; what is chosen later takes its place."""
+        self._note(outcome, lambda record: replace(record, foreseen=outcome))
+
     def chosen(self, outcome: Outcome) -> None:
         """Remember the final state, before it is sent; it cannot be changed any more."""
+        self._note(outcome, lambda record: replace(record, foreseen=None, outcome=outcome))
+
+    def _note(self, outcome: Outcome, change: Callable[[Record], Record]) -> None:
         key = (outcome.payload_id, outcome.attempt)
         if key not in self._open:
             raise JournalError(f"cannot note the outcome of payload {outcome.payload_id}: it was never claimed here")
         record, fd = self._open[key]
         if record.outcome is not None and record.outcome != outcome:
             raise JournalError(f"cannot change the outcome of payload {outcome.payload_id}: it was chosen before", reason="chosen-before")
-        chosen = replace(record, outcome=outcome)
-        files.append(self._path(*key), fd, msgspec.json.encode(chosen))
-        self._open[key] = (chosen, fd)
+        changed = change(record)
+        files.append(self._path(*key), fd, msgspec.json.encode(changed))
+        self._open[key] = (changed, fd)
 
     def delivered(self, payload_id: str, attempt: int) -> None:
         """Forget an attempt whose final state was acknowledged."""

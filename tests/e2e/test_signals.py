@@ -213,6 +213,21 @@ def test_a_small_grace(rig: Rig, grace_s: int, reserve_s: int) -> None:
     assert rig.job(lost).arguments["pilot_error_code"] == CODES[signal.SIGTERM]
 
 
+def test_a_long_grace_is_not_waited_for(rig: Rig) -> None:
+    """In HTCondor's grace of 600 s a payload may tidy up after TERM; once it has ended nothing waits for the rest."""
+    bell = rig.bell()
+    line = f'trap "echo tidied; exit 0" TERM; sleep 1; echo up > {bell.path}; while true; do sleep 0.1; done'
+    number = rig.grid.store.submit(shell(line))
+    flying = rig.start(sets={"lifetime.batch_grace_s": 600, "lifetime.reserve_s": 60, "payload.grace_s": 600})
+    assert bell.wait()
+    begun = time.monotonic()
+    flying.stop()
+    landed = flying.land(30)
+    orderly(landed, signal.SIGTERM, landed.ended - begun, 8.0)
+    report = rig.job(number).arguments
+    assert (report["pilot_error_code"], report["trans_exit_code"]) == (CODES[signal.SIGTERM], 0)
+
+
 def test_a_second_signal_changes_nothing(rig: Rig) -> None:
     """Impatient batch systems repeat themselves: the first signal counts, the end is as orderly."""
     stage = at(rig, "run-stubborn")
@@ -263,6 +278,26 @@ def test_sigkill_of_the_pilot_leaves_no_process_or_secret(rig: Rig, name: str) -
     assert (again.code, again.left, again.journal) == (0, [], []), again.stderr
     job = rig.job(number)
     assert (job.state, job.arguments["pilot_error_code"]) == ("failed", 1319)
+
+
+def test_sigkill_in_the_grace_of_a_signal_keeps_the_reason(rig: Rig) -> None:
+    """When a payload hears of a stop, its end stands in the journal: were the pilot killed then, a later start names the signal."""
+    up, told = rig.bell(), rig.bell()
+    line = f'trap "echo told > {told.path}" TERM; sleep 1; echo up > {up.path}; while true; do sleep 600; done'
+    number = rig.grid.store.submit(shell(line))
+    flying = rig.start(sets={"payload.grace_s": 60, "lifetime.batch_grace_s": 100})
+    assert up.wait()
+    flying.stop(signal.SIGXCPU)
+    assert told.wait()
+    os.kill(flying.pilot().pid, signal.SIGKILL)
+    assert rig.gone(flying.scratch)
+    landed = flying.land(30)
+    assert (landed.code, landed.left, len(landed.journal)) == (137, [], 1), landed.stderr
+    again = rig.start(place=landed.scratch.parent, command="recover").land()
+    assert (again.code, again.left, again.journal) == (0, [], []), again.stderr
+    report = rig.job(number).arguments
+    assert (report["pilot_error_code"], rig.reports(number).count("failed")) == (CODES[signal.SIGXCPU], 1)
+    assert "the pilot got SIGXCPU; then the pilot was killed" in report["pilot_error_diag"]
 
 
 def test_the_next_start_reports_what_a_killed_pilot_could_not(rig: Rig) -> None:

@@ -190,6 +190,10 @@ class WorldJournal:
         self.evidence[payload_id, attempt] = why
         self.records.pop((payload_id, attempt), None)
 
+    def foreseen(self, outcome: Outcome) -> None:
+        self._world.call("journal.foreseen")
+        self.records[outcome.payload_id, outcome.attempt] = outcome
+
     def chosen(self, outcome: Outcome) -> None:
         self._world.call("journal.chosen")
         self.records[outcome.payload_id, outcome.attempt] = outcome

@@ -8,7 +8,7 @@ import pytest
 
 from pilot import errors
 from pilot.errors import PilotError
-from pilot.model import FinalState, KnownState, Order, Reply
+from pilot.model import FinalState, KnownState, Order, Outcome, Reply
 from pilot.shift import ShiftResult
 from tests.support.world import POLICY, RUN_S, World, a_payload, virtual_time
 
@@ -278,6 +278,34 @@ def test_stop_while_the_payload_runs(world: World, order: str, code: int) -> Non
     assert "account.stage_out" not in world.ledger
     assert [file.lfn for file in world.finished[0].stored] == ["log.tgz"]
     assert world.finished[0].error_code == code
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_stop_is_journalled_before_the_payload_is_touched(world: World, broken: bool) -> None:
+    """The end that is foreseen stands in the journal before TERM, and names the signal; a journal that fails hinders nothing."""
+    world.end = None
+    world.watch.after(5.0, world.watch.order_signal)
+    seen: list[Outcome | None] = []
+    world.at["account.signal 15"] = lambda: seen.append(world.journal.records["1", 1])
+    if broken:
+        world.fail("journal.foreseen", errors.JournalError("cannot write: disk full"))
+    world.work()
+    (early,) = seen
+    assert (early is None) is broken
+    assert early is None or (early.state, early.error_code, "SIGTERM" in early.diagnosis) == (FinalState.FAILED, 1201, True)
+    (outcome,) = world.finished
+    assert (outcome.error_code, outcome.result and outcome.result.signal) == (1201, 15)
+
+
+@pytest.mark.parametrize("call", ["credentials.obtain", "account.stage_in", "account.stage_out"])
+def test_a_bad_end_is_journalled_before_the_log_is_stored(world: World, call: str) -> None:
+    """Told to stop in a stage that waits, or failed there: how it ends is on disk before anything else takes time."""
+    world.at[call] = world.watch.order_signal
+    seen: list[Outcome | None] = []
+    world.at["account.store_log"] = lambda: seen.append(world.journal.records["1", 1])
+    world.work()
+    assert [early and early.error_code for early in seen] == ([1201] if world.account else [])
+    assert world.ledger.index("journal.foreseen") < world.ledger.index("journal.chosen")
 
 
 def test_first_fault_wins(world: World) -> None:

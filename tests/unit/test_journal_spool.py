@@ -170,6 +170,26 @@ def test_the_final_state_is_sticky(directory: Path) -> None:
     orphan.release()
 
 
+def test_what_is_foreseen_stands_until_something_is_chosen(directory: Path) -> None:
+    """A pilot that is killed while it stops its payload leaves how that ends; what was chosen takes its place, and is final."""
+    end = replace(OUTCOME, error_code=1201)
+    dead_pilot(directory, "journal.claimed(a_payload())", f"journal.foreseen(replace(OUTCOME, error_code={end.error_code}))")
+    (orphan,) = spool(directory).orphans()
+    assert (orphan.record.foreseen, orphan.record.outcome) == (end, None)
+    orphan.settle()
+    journal = spool(directory)
+    journal.claimed(a_payload())
+    for early in (replace(end, diagnosis="first"), end):
+        journal.foreseen(early)
+    journal.chosen(OUTCOME)
+    with pytest.raises(JournalError, match="chosen before"):
+        journal.foreseen(end)
+    journal.close()
+    (orphan,) = spool(directory).orphans()
+    assert (orphan.record.foreseen, orphan.record.outcome) == (None, OUTCOME)
+    orphan.release()
+
+
 def test_refusals_are_counted_and_evidence_is_kept(directory: Path) -> None:
     """A refused record knows how often; a closed one is nobody's orphan, forbids the attempt, and goes after its time."""
     dead_pilot(directory, "journal.claimed(a_payload())")

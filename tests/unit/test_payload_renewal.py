@@ -62,7 +62,8 @@ class Stand:
             credential_ends=self.world.watch.now + ENDS_IN_S,
             renewal=Renewal(ask=self.ask, before_s=before_s) if renewing else None,
         )
-        return Supervision(self.account, plan, self.world.watch, lambda _usage: None).run(Command(argv=("/bin/true",), environment=()))
+        supervision = Supervision(self.account, plan, self.world.watch, lambda _usage: None, lambda _result: None)
+        return supervision.run(Command(argv=("/bin/true",), environment=()))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pilot.errors import (
 )
 from pilot.log import Teller
 from pilot.model import FinalState, KnownState, Order, Outcome, Reply
-from pilot.recovery import MOST_REFUSALS, PILOT_DIED_CODE, Recovered, clear, replay
+from pilot.recovery import DIED, MOST_REFUSALS, PILOT_DIED_CODE, Recovered, clear, replay
 from tests.support.world import World, WorldDispatcher, virtual_time
 
 
@@ -29,6 +29,7 @@ class Record:
     payload_id: str
     attempt: int = 1
     outcome: Outcome | None = None
+    foreseen: Outcome | None = None
     refusals: int = 0
 
 
@@ -99,6 +100,16 @@ def test_delivers(stand: Stand) -> None:
     assert first == chosen("1")
     assert (second.payload_id, second.attempt, second.state, second.error_code) == ("2", 3, FinalState.FAILED, PILOT_DIED_CODE)
     assert [orphan.ends for orphan in orphans] == [["settled"], ["settled"]]
+
+
+def test_delivers_what_was_foreseen(stand: Stand) -> None:
+    """The end that a killed pilot foresaw is delivered with its code, and says that the pilot was killed; a chosen one goes before it."""
+    early = Outcome(payload_id="1", attempt=1, state=FinalState.FAILED, error_code=1201, diagnosis="stopped because the pilot got SIGTERM")
+    orphans = (Orphan(Record("1", foreseen=early)), Orphan(Record("2", foreseen=early, outcome=chosen("2"))))
+    assert stand.replay(*orphans).delivered == 2
+    first, second = stand.world.finished
+    assert (first.state, first.error_code, first.diagnosis) == (FinalState.FAILED, 1201, f"{early.diagnosis}; then {DIED}")
+    assert second == chosen("2")
 
 
 def test_dispatcher_that_is_away(stand: Stand) -> None:

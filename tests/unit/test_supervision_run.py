@@ -24,13 +24,18 @@ class Stand:
         self.world.end = None
         self.account = WorldAccount(self.world)
         self.samples: list[Usage] = []
+        self.foreseen: list[PayloadResult] = []
         virtual_time(monkeypatch, self.world.watch)
 
     def run(self, limits: Limits | None = None, *, sample_s: float = 60.0, credential_ends: float = inf) -> PayloadResult:
         plan = RunPlan(
             limits=limits or Limits(wall_s=10_000.0), grace_s=30.0, signal_grace_s=5.0, sample_s=sample_s, credential_ends=credential_ends
         )
-        return Supervision(self.account, plan, self.world.watch, self.samples.append).run(COMMAND)
+        return Supervision(self.account, plan, self.world.watch, self.samples.append, self.note).run(COMMAND)
+
+    def note(self, result: PayloadResult) -> None:
+        self.world.call("foreseen")
+        self.foreseen.append(result)
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
         self.world.watch.after(seconds, action)
@@ -72,6 +77,10 @@ def test_stubborn_payload_is_killed_after_the_grace(stand: Stand, order: str, re
     stand.after(100.0, getattr(stand.world.watch, order))
     result = stand.run()
     assert (result.signal, result.stopped, result.wall_s) == (9, reason, 100.0 + grace_s)
+    assert [(early.signal, early.stopped, early.stop_detail, early.wall_s) for early in stand.foreseen] == [
+        (None, reason, result.stop_detail, 100.0)
+    ]
+    assert stand.world.ledger.index("foreseen") < stand.world.ledger.index("account.signal 15")
     assert stand.count("account.signal 15") == 1
     assert stand.world.watch.waits < 30
 
