@@ -1,4 +1,4 @@
-"""The check's commands in the documents, typed as shown: they say what the pages show."""
+"""The how-to on the check, typed as shown: each command says what the page shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import pytest
 from pilot.testbed.grid import ALICE_DN
 from tests.support.flight_rig import Landed, Rig
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGE = (DOCS / "how-to" / "is-my-site-ready.md").read_text("utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "is-my-site-ready.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"^```console (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-TUTORIAL = (DOCS / "tutorial" / "first-flight.md").read_text("utf-8")
-TUTORIALS = next(block for block in re.findall(r"^```\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL) if " check " in block)
 SHOWN_PLACE = "/tmp/pilot-testbed-1000"
 OF_THE_MACHINE = frozenset({"account", "configuration", "journal", "limits"})
 """Checks whose status depends on where these tests run."""
@@ -52,13 +49,6 @@ def test_checks(rig: Rig, name: str, codes: set[int]) -> None:
     assert landed.code in codes, landed.told
     assert statuses(landed.stdout) == statuses(BLOCKS[name])
     assert re.findall(r"^PILOT \w+|^ +-> \w+", landed.stdout, re.MULTILINE)
-
-
-def test_tutorial(rig: Rig) -> None:
-    """The tutorial's check is good."""
-    landed = typed(rig, TUTORIALS)
-    assert (landed.code, statuses(landed.stdout)) == (0, statuses(TUTORIALS))
-    assert TUTORIALS.splitlines()[-1] == landed.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["run-dry", "run-test"])
