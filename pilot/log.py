@@ -25,6 +25,8 @@ LOG_CAP_BYTES = 100_000_000
 LINE_CAP_CHARACTERS = 4_000
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{8,}")
+_AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:basic|digest|negotiate|token)\s+)[A-Za-z0-9._~+/=-]{6,}")
+_USER_INFO = re.compile(r"(://)[^/\s@:]*:[^/\s@]+@")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]*")
 _TOKEN_FIELD = re.compile(
     r"""( (?:token|passphrase|password|secret) (?:\\?["'])? \s* [=:] \s* b? )  # bare, in JSON, in a repr, in JSON within a string
@@ -50,6 +52,8 @@ def clean_lines(text: str) -> str:
 def _redacted(text: str) -> str:
     text = _PEM.sub("<redacted>", text)
     text = _BEARER.sub(r"\1<redacted>", text)
+    text = _AUTHORIZATION.sub(r"\1<redacted>", text)
+    text = _USER_INFO.sub(r"\1<redacted>@", text)
     text = _JWT.sub("<redacted>", text)
     return _TOKEN_FIELD.sub(r"\1<redacted>", text)
 

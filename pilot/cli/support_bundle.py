@@ -91,8 +91,14 @@ def _tail(path: str) -> str:
             text = stream.read(MOST_LOG_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    # The beginning may be the rest of a line, or of a key, of which the head is missing.
-    return text.partition("\n")[2] if size > MOST_LOG_BYTES else text
+    return whole_lines(text) if size > MOST_LOG_BYTES else text
+
+
+def whole_lines(text: str) -> str:
+    """Without the rest of a line, or of a key, of which the head is missing."""
+    end, begin = text.find("-----END "), text.find("-----BEGIN ")
+    cut = end if end >= 0 and (begin < 0 or end < begin) else 0
+    return text[cut:].partition("\n")[2]
 
 
 def _write(path: str, parts: dict[str, str]) -> None:

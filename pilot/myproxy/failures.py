@@ -87,7 +87,7 @@ _ALERTS = (
 
 def untrusted(why: str) -> ServerUntrustedError:
     """The server failed the check of its certificate or name."""
-    remedy = "check the server's name, its certificate, and the CA directory with its CRLs"
+    remedy = "check the server's name, its certificate, myproxy.server_dn, and the CA directory with its CRLs"
     return ServerUntrustedError("server-untrusted", f"the server cannot be trusted: {why}; nothing was sent", remedy)
 
 

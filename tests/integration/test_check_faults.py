@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -11,14 +12,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from pilot.assembly_check import CHECKS
 from pilot.testbed.grid import Grid, GridOptions
 from pilot.testbed.pki import Authority
+from tests.support.flight_hooks import BlackHole
+from tests.unit import test_check_running as unit
 
 NOT_SWITCHING = '#!/bin/sh\nexec "$@"\n'
 """Stands for a gLExec that verifies nothing, changes nothing, drops nothing."""
@@ -37,8 +45,8 @@ class Site:
             port: int = taken.getsockname()[1]
         return port
 
-    def without_lists(self) -> Path:
-        place = self.base / "no-crl"
+    def without_lists(self, name: str = "no-crl") -> Path:
+        place = self.base / name
         shutil.copytree(self.grid.authority.cert_dir, place, dirs_exist_ok=True)
         for path in place.glob("*.r0"):
             path.unlink()
@@ -63,19 +71,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(grid, base)
 
 
-def check(site: Site, *arguments: str, before: tuple[str, ...] = (), **sets: object) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Run the command; exit code, results by name."""
+def command(site: Site, *arguments: str, before: tuple[str, ...] = (), **sets: object) -> subprocess.CompletedProcess[str]:
+    """Run `pilot check` with settings over those of the testbed."""
     values = {"pilot.proxy": site.grid.pilot_proxy, "paths.scratch": site.base, "paths.journal": site.base / "journal"}
     values |= {name.replace("__", "."): value for name, value in sets.items()}
     flags = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-I", "-m", "pilot", "check", "--config", str(site.grid.site_file), "--format", "json"]
-    done = subprocess.run(
-        [*before, *command, *flags, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    words = [sys.executable, "-I", "-m", "pilot", "check", "--config", str(site.grid.site_file)]
+    return subprocess.run([*before, *words, *flags, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def check(site: Site, *arguments: str, before: tuple[str, ...] = (), **sets: object) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The same; exit code, results by name."""
+    done = command(site, "--format", "json", *arguments, before=before, **sets)
     assert done.stderr == ""
     return done.returncode, {entry["name"]: entry for entry in json.loads(done.stdout)["checks"]}
 
@@ -92,7 +99,12 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),
     "proxy": ({"pilot__proxy": "/nonexistent/proxy"}, "make it"),
     "token": ({"dispatcher__auth": "token", "pilot__token_file": "/nonexistent/token"}, "0600"),
+    "dispatcher-directory": (
+        {"dispatcher__kind": "directory", "dispatcher__url": "", "dispatcher__directory": "/nonexistent"},
+        "dispatcher.directory",
+    ),
     "dispatcher-name": ({"dispatcher__url": "https://no-such-host.invalid"}, "dispatcher.url"),
+    "myproxy": ({"myproxy__server_dn": "/DC=test/DC=example/CN=another"}, "myproxy.server_dn"),
     "storage-directories": ({"staging__endpoints": '{TESTBED_DISK: "file:///nonexistent"}'}, "staging.endpoints"),
 }
 
@@ -112,6 +124,50 @@ def test_wrong_setting(site: Site, name: str) -> None:
     assert remedy in failure(check(site, "--only", name, **sets), name)
 
 
+def test_slot(site: Site, tmp_path: Path) -> None:
+    """Published values that are none make the check of the slot warn, with a remedy."""
+    (tmp_path / "allocated_cpu").write_text("many")
+    code, checks = check(site, "--only", "slot", before=("env", f"JOBFEATURES={tmp_path}"))
+    assert (code, checks["slot"]["status"]) == (1, "warning")
+    assert "slot.wall_s" in checks["slot"]["remedy"]
+
+
+EXITS: dict[str, tuple[tuple[str, ...], int]] = {
+    "OK": (("--only", "proxy"), 0),
+    "WARNING": (("--only", "deadline"), 1),
+    "CRITICAL": (("--only", "proxy", "--only", "limits", "--set", "pilot.proxy=/nonexistent/proxy"), 2),
+    "UNKNOWN": (("--only", "dispatcher", "--offline"), 3),
+}
+
+
+@pytest.mark.parametrize("word", EXITS)
+def test_exit_codes(site: Site, word: str) -> None:
+    """Good, warning, failed, nothing looked at: Nagios' words and codes, the same code in each format."""
+    arguments, code = EXITS[word]
+    for form in ("text", "json", "nagios"):
+        done = command(site, *arguments, "--format", form)
+        assert (done.returncode, done.stderr) == (code, ""), done.stdout
+    assert done.stdout.startswith(f"PILOT {word} - ")
+    assert re.match(r"PILOT \w+ - [^|\n]+ \| ok=\d+ skipped=\d+ warning=\d+ failed=\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [("--only", "nonsense"), ("--skip", "nonsense")])
+def test_unknown_names(site: Site, arguments: tuple[str, ...]) -> None:
+    """A check that does not exist is an error of its own: code 3, and a sentence."""
+    done = command(site, *arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no such check or group; run pilot check --list" in done.stderr
+
+
+def test_the_limit_for_all(site: Site) -> None:
+    """When the time for all is over, what was not looked at has failed."""
+    with BlackHole() as hole:
+        words = ("--only", "dispatcher-certificate", "--only", "clock", "--time-limit", "1")
+        code, checks = check(site, *words, dispatcher__url=f"https://{hole.address}")
+    assert (code, {entry["status"] for entry in checks.values()}) == (2, {"failed"})
+    assert all(entry["remedy"] for entry in checks.values())
+
+
 def test_limits(site: Site) -> None:
     """Too few open files fail the check of the limits."""
     assert "limits.conf" in failure(check(site, "--only", "limits", before=("prlimit", "--nofile=64:64")), "limits")
@@ -120,6 +176,19 @@ def test_limits(site: Site) -> None:
 def test_revocation(site: Site) -> None:
     """An authority without a revocation list fails where the site demands lists."""
     assert "fetch-crl" in failure(check(site, "--only", "revocation", trust__ca_dir=site.without_lists()), "revocation")
+
+
+def test_outdated_revocation(site: Site) -> None:
+    """A revocation list that is past its end counts as none."""
+    place = site.without_lists("outdated")
+    past = datetime.now(UTC) - timedelta(days=3)
+    (stale,) = {path.name: path for path in site.grid.authority.cert_dir.glob("*.r0")}.values()
+    authority = site.grid.authority
+    builder = x509.CertificateRevocationListBuilder(authority.credential.cert.subject, past, past + timedelta(days=1))
+    (place / stale.name).write_bytes(builder.sign(authority.credential.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    code, checks = check(site, "--only", "revocation", trust__ca_dir=place)
+    assert "fetch-crl" in failure((code, checks), "revocation")
+    assert "outdated since" in checks["revocation"]["found"]
 
 
 def test_owner_proxy(site: Site) -> None:
@@ -244,3 +313,30 @@ def test_a_token_of_another_role(site: Site) -> None:
     """A dispatcher that does not take the token for the role fails the check of the authorisation."""
     sets = {"dispatcher__auth": "token", "pilot__token_file": site.grid.pilot_token, "dispatcher__token_origin": "othervo.pilot"}
     assert failure(check(site, "--only", "dispatcher-authorisation", **sets), "dispatcher-authorisation")
+
+
+ELSEWHERE = {
+    "account": unit.test_account,
+    "python": unit.test_python,
+    "packages": unit.test_packages,
+    "limits": test_limits,
+    "slot": test_slot,
+    "revocation": test_revocation,
+    "owner-proxy": test_owner_proxy,
+    "dispatcher-connection": test_closed_ports,
+    "storage": test_closed_ports,
+    "dispatcher-certificate": test_unknown_authority,
+    "clock": test_clock,
+    "dispatcher-authorisation": test_authorisation,
+    "gateway": test_gateway_without_power,
+    "mapping": test_gateway_that_does_nothing,
+    "refusal": test_gateway_that_does_nothing,
+    "environment": test_gateway_that_does_nothing,
+    "kill": unit.test_kill_without_effect,
+    "removal": unit.test_files_that_stay,
+}
+
+
+def test_every_check_is_provoked() -> None:
+    """No check is added without a test that sees it find something."""
+    assert {entry.name for entry in CHECKS} == {*FAULTS, *ELSEWHERE}

@@ -27,6 +27,8 @@ def forms(name: str, secret: str) -> list[str]:
         f"https://host/path?{name}={secret}&more=1",
         f"{name}: {secret}",
         f"Authorization: Bearer {secret}",
+        f"Authorization: Basic {secret}",
+        f"https://user:{secret}@host/path",
         f"-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----",
         f"-----BEGIN RSA PRIVATE KEY-----\n{secret}",
     ]

@@ -340,7 +340,7 @@ class Rig:
         """Wait until no process of a flight is left; each is waited for by its descriptor."""
         deadline = time.monotonic() + timeout_s
         while (left := self.processes(scratch)) and time.monotonic() < deadline:
-            with suppress(ProcessLookupError), _pidfd(int(left[0].split()[0])) as handle:
+            with suppress(ProcessLookupError), pidfd(int(left[0].split()[0])) as handle:
                 select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         return not self.processes(scratch)
 
@@ -364,7 +364,8 @@ def _belonging(pid: int, uids: set[int], scratch: str) -> str:
 
 
 @contextmanager
-def _pidfd(pid: int) -> Iterator[int]:
+def pidfd(pid: int) -> Iterator[int]:
+    """A descriptor that becomes readable when this process ends."""
     handle = os.pidfd_open(pid)
     try:
         yield handle

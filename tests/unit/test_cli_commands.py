@@ -16,6 +16,7 @@ import pytest
 from pilot import __version__, process
 from pilot.cli import main as command_line
 from pilot.cli import run as run_command
+from pilot.cli import support_bundle
 from pilot.cli.edge import tell_error, tell_result
 from pilot.errors import ConfigurationError, OwnerMismatchError, PilotError, ProxyExpiredError, StoppedError, UnsafeStartError
 from pilot.flight import Flown
@@ -210,3 +211,10 @@ def test_exit_profiles(error: PilotError | None, native: int, harvester: int, ca
     assert (told["id"], told["attempt"], told["state"], told["code"]) == ("1", 2, "failed", 1305)
     assert (told["account"], told["switched"], told["seconds"], told["delivered"]) == ("alice", True, 1.235, True)
     assert OWNER not in json.dumps(found)
+
+
+def test_a_log_that_is_cut_amid_a_key() -> None:
+    """Of a long log the end is taken along: without the rest of a line, and without the rest of a key that began before it."""
+    rest = "KEYBODY\n-----END PRIVATE KEY-----\nafter\n-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    assert support_bundle.whole_lines(f"{rest}last\n") == f"{rest.partition('KEY-----')[2][1:]}last\n"
+    assert support_bundle.whole_lines("half\nwhole\n") == "whole\n"

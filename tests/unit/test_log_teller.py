@@ -33,6 +33,9 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE K
         "passphrase: b'hunter2'",
         'Password = "x hunter2 y, {z}"',
         "client_secret:hunter2",
+        "Authorization: Basic hunter2hunter2",
+        "'Authorization': 'Basic hunter2hunter2=='",
+        "cannot fetch https://alice:hunter2@host/path?x=1",
     ],
 )
 def test_secrets_do_not_pass(text: str) -> None:
@@ -43,7 +46,17 @@ def test_secrets_do_not_pass(text: str) -> None:
     assert "<redacted>" in shown
 
 
-@pytest.mark.parametrize("text", ["cannot reach localhost:7512: refused", "token expired", "5 tokens: 3", "/tmp/x509up_u0 is no file", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cannot reach localhost:7512: refused",
+        "token expired",
+        "5 tokens: 3",
+        "/tmp/x509up_u0 is no file",
+        "https://h:1/a@b, authorization: refused",
+        "",
+    ],
+)
 def test_ordinary_text_passes(text: str) -> None:
     """What is no secret is not changed."""
     assert clean(text) == text
