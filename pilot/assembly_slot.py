@@ -12,6 +12,7 @@ from pilot.assembly_common import usable_cores
 from pilot.config import Config
 from pilot.log import Teller
 from pilot.model import Slot
+from pilot.slot.clients import Clients
 from pilot.slot.detect import names
 from pilot.slot.facts import SlotFacts, contradiction, smallest
 from pilot.slot.probe import ProbeOptions, SlotProbe
@@ -21,7 +22,9 @@ MB = 1_000_000
 
 def probe_options(config: Config, environ: Mapping[str, str]) -> ProbeOptions:
     """Where to look for the slot; `started_at` is now."""
-    return ProbeOptions(environ=environ, started_at=time.time(), wall_s=config.slot.wall_s, squeue=config.slot.squeue)
+    slot = config.slot
+    clients = Clients(squeue=slot.squeue, qstat=slot.qstat, bjobs=slot.bjobs)
+    return ProbeOptions(environ=environ, started_at=time.time(), wall_s=slot.wall_s, clients=clients)
 
 
 def slot_text(facts: SlotFacts, now: float) -> str:

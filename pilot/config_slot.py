@@ -34,3 +34,11 @@ class SlotSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         _optional_path("The program that is asked for the end of a Slurm job, at most once a minute. Empty: it is not asked."),
     ] = "/usr/bin/squeue"
+    qstat: Annotated[
+        str,
+        _optional_path("The same for a job of Torque, OpenPBS or Grid Engine. Empty, or not there: it is not asked."),
+    ] = "/usr/bin/qstat"
+    bjobs: Annotated[
+        str,
+        _optional_path("The same for a job of LSF. Empty, or not there: it is not asked."),
+    ] = "/usr/bin/bjobs"

@@ -56,6 +56,12 @@ def _smallest_per_node(text: str) -> int | None:
     return min(numbers) if numbers else None
 
 
+def _smallest_of_hosts(text: str) -> int | None:
+    """LSF's ``hostA 4 hostB 2``: the same."""
+    numbers = [positive(word) for word in text.split()[1::2]]
+    return min((number or 0 for number in numbers), default=0) or None
+
+
 def _arc(environ: Environ, _started_at: float) -> SlotFacts | None:
     name = _id(environ, "GRID_GLOBAL_JOBID")
     return SlotFacts(systems=(("arc", name),)) if name else None
@@ -110,7 +116,8 @@ def _lsf(environ: Environ, _started_at: float) -> SlotFacts | None:
     if not name:
         return None
     cores, troubles = _read(environ, "LSB_DJOB_NUMPROC", positive)
-    return SlotFacts(systems=(("lsf", name),), cores=cores, queue=_id(environ, "LSB_QUEUE"), troubles=troubles)
+    hosts, hosts_troubles = _read(environ, "LSB_MCPU_HOSTS", _smallest_of_hosts)
+    return SlotFacts(systems=(("lsf", name),), cores=cores + hosts, queue=_id(environ, "LSB_QUEUE"), troubles=troubles + hosts_troubles)
 
 
 def _htcondor(environ: Environ, _started_at: float) -> SlotFacts | None:

@@ -8,14 +8,14 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pilot.slot import ads, cgroups, features
+from pilot.slot.clients import LONGEST, Clients, Question, UnclearError, question
 from pilot.slot.detect import from_environment
 from pilot.slot.facts import Finding, SlotFacts, together
-from pilot.slot.parsing import duration_s
 from pilot.tls import EndpointTrust, TlsSetupError, client_context
 
 HTTP_S, CLIENT_S = 2.0, 10.0
@@ -33,8 +33,8 @@ class ProbeOptions:
     """Seconds since 1970 when the pilot started."""
     wall_s: int = 0
     """What the site says about the wall time of its slots; 0: nothing."""
-    squeue: str = ""
-    """Absolute path of Slurm's squeue; empty: it is not asked."""
+    clients: Clients = field(default_factory=Clients)
+    """The batch systems' own programs that are asked for the end of the job."""
     proc_cgroup: str = "/proc/self/cgroup"
     cgroup_root: str = CGROUP_ROOT
 
@@ -72,12 +72,10 @@ class SlotProbe:
         return features.from_features(machine, job, self._options.started_at)
 
     def _batch_system(self) -> SlotFacts:
-        slurm = next((name for system, name in self._fixed.systems if system == "slurm"), "")
-        if not slurm or not self._options.squeue:
-            return SlotFacts()
-        if self._asked_at is None or self._clock() >= self._asked_at + ASK_AGAIN_S:
+        asked = question(dict(self._fixed.systems), self._options.environ, self._options.clients)
+        if asked is not None and (self._asked_at is None or self._clock() >= self._asked_at + ASK_AGAIN_S):
             self._asked_at = self._clock()
-            self._asked = _squeue(self._options.squeue, slurm, self._options.environ)
+            self._asked = _ask(asked, self._options)
         return self._asked
 
 
@@ -154,16 +152,19 @@ def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPCon
     return http.client.HTTPSConnection(host, port, timeout=HTTP_S, context=context)
 
 
-def _squeue(program: str, job: str, environ: Mapping[str, str]) -> SlotFacts:
-    """How long a Slurm job may still run (squeue(1), %L)."""
-    known = {name: environ[name] for name in ("PATH", "SLURM_CONF") if name in environ}
-    argv = [program, "--noheader", "--jobs", job, "--format", "%L"]
+def _ask(asked: Question, options: ProbeOptions) -> SlotFacts:
+    """How long a job may still run; a program that is not on this node tells nothing, which is usual in containers."""
+    program = asked.argv[0]
+    known = {name: options.environ[name] for name in ("PATH", *asked.variables) if name in options.environ}
     try:
-        done = subprocess.run(argv, env=known, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_S, check=False)
+        done = subprocess.run(asked.argv, env=known, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_S, check=False)
+    except FileNotFoundError:
+        return SlotFacts()
     except (OSError, subprocess.TimeoutExpired) as error:
         return SlotFacts(troubles=(f"{program} cannot be asked for the end of the slot ({type(error).__name__})",))
-    said = done.stdout[:200].decode("utf-8", "replace").strip()
-    left_s = duration_s(said)
-    if done.returncode or (left_s is None and said not in ("UNLIMITED", "NOT_SET")):
-        return SlotFacts(troubles=(f"{program} does not tell the end of the slot: exit code {done.returncode}, {said[:40]!r}",))
-    return SlotFacts(ends_at=(Finding(value=int(time.time()) + left_s, source="squeue %L"),) if left_s is not None else ())
+    said = done.stdout[:LONGEST].decode("utf-8", "replace")
+    try:
+        end = asked.read(said, options.started_at, time.time())
+    except UnclearError:
+        return SlotFacts(troubles=(f"{program} does not tell the end of the slot: exit code {done.returncode}, {said.strip()[:40]!r}",))
+    return SlotFacts(ends_at=(Finding(value=end, source=asked.source),) if end is not None else ())

@@ -20,6 +20,11 @@ def test_owners_run_in_their_accounts(told: Told) -> None:
     batch_told.judge_two_owners(batch_told.judge_batch(told, "finished", "COMPLETED", 0), told["uids"])
 
 
+def test_a_job_too_short_for_a_payload(told: Told) -> None:
+    """The batch system's own client tells the end of the job; no payload is claimed that cannot end before it."""
+    batch_told.judge_short(batch_told.judge_batch(told, "short", "COMPLETED", 0), "squeue %L")
+
+
 def test_a_pilot_that_cannot_start(told: Told) -> None:
     """The pilot's own exit code stands in Slurm's books; no payload was claimed."""
     found = batch_told.judge_batch(told, "broken", "FAILED", 68)

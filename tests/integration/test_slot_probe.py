@@ -9,6 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from pilot.slot.clients import Clients
 from pilot.slot.facts import smallest
 from pilot.slot.probe import ProbeOptions, SlotProbe
 
@@ -84,7 +85,7 @@ def test_squeue(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "answer").write_text("1:00:00\n")
     clock = [0.0]
-    probe = SlotProbe(options(tmp_path, {"SLURM_JOB_ID": "4711"}, squeue=str(program)), lambda: clock[0])
+    probe = SlotProbe(options(tmp_path, {"SLURM_JOB_ID": "4711"}, clients=Clients(squeue=str(program))), lambda: clock[0])
     assert end(probe) is not None
     assert end(probe) is not None
     assert asked.read_text().splitlines() == ["--noheader --jobs 4711 --format %L"]

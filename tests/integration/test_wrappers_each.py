@@ -92,6 +92,20 @@ def test_arguments_and_environment(rig: WrapperRig, name: str) -> None:
     assert "hunter2" not in ended.stderr
 
 
+@pytest.mark.parametrize(("system", "job"), [("torque", "4711.batch"), ("openpbs", "4712.pbs"), ("lsf", "4713"), ("htcondor", "slot1_2")])
+def test_a_whole_environment_of_a_job(rig: WrapperRig, system: str, job: str) -> None:
+    """In the environment that a batch system's manual describes the wrapper names the job, tells nothing else, and starts the pilot."""
+    actor, scratch = rig.actor(), rig.place("scratch")
+    text = (Path(__file__).resolve().parents[1] / "support" / "samples" / "slots" / f"{system}.env").read_text().format(here=scratch)
+    variables = dict(line.split("=", 1) for line in text.splitlines())
+    environment = {**variables, "PILOT_PYTHON": actor, "PILOT_SCRATCH": scratch}
+    ended = rig.start(f"batch/{system}.sh", environment=environment).end()
+    (banner,) = ended.stderr.splitlines()
+    assert (ended.code, job in banner) == (0, True), ended.stderr
+    assert not [name for name in variables if name.endswith(("COOKIE", "CREDS", "PROXY")) and name in banner]
+    assert variables.items() <= told_by(actor)["environment"].items()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_exit_codes(rig: WrapperRig, name: str) -> None:
     """The pilot's exit code is the wrapper's, also that of a pilot which was killed; then the wrapper has the last word."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.slot import ads, cgroups, features
+from pilot.slot.clients import Clients, UnclearError, question
 from pilot.slot.detect import from_environment
 from pilot.slot.facts import Finding, SlotFacts, smallest, together
 from pilot.slot.parsing import duration_s, epoch, per_node, whole
@@ -14,7 +17,8 @@ NUMBERS = st.text(st.sampled_from("0123456789(),x-: \n.eE+٤") | st.characters()
 NAMES = st.sampled_from(
     [
         *("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "SLURM_JOB_CPUS_PER_NODE", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_JOB_END_TIME"),
-        *("PBS_JOBID", "PBS_WALLTIME", "NCPUS", "LSB_JOBID", "LSB_DJOB_NUMPROC", "JOB_ID", "SGE_TASK_ID", "NSLOTS", "GRID_GLOBAL_JOBID"),
+        *("PBS_JOBID", "PBS_WALLTIME", "NCPUS", "LSB_JOBID", "LSB_DJOB_NUMPROC", "LSB_MCPU_HOSTS"),
+        *("JOB_ID", "SGE_TASK_ID", "NSLOTS", "GRID_GLOBAL_JOBID"),
     ]
 )
 FINDINGS = st.lists(st.builds(Finding, value=st.integers(1, 10**12), source=st.just("x")), max_size=5)
@@ -75,3 +79,21 @@ def test_the_smallest_binds(first: list[Finding], second: list[Finding]) -> None
     both = smallest(together([SlotFacts(ends_at=tuple(first)), SlotFacts(ends_at=tuple(second))]).ends_at)
     one = smallest(first)
     assert one is None or (both is not None and both.value <= one.value)
+
+
+LINES = st.sampled_from(
+    [
+        *("Job Id: 7\n", "    Resource_List.walltime = ", "    resources_used.walltime = ", "    Walltime.Remaining = ", "job_number: 7\n"),
+        *("hard resource_list: h_rt=", ",s_rt=", "JOBID TIME_LEFT\n7 ", " L\n", "\n"),
+    ]
+)
+
+
+@given(st.sampled_from(["slurm", "torque", "pbs", "gridengine", "lsf"]), st.lists(LINES | NUMBERS, max_size=8).map("".join))
+def test_answers(system: str, answer: str) -> None:
+    """Any answer of a batch system's client is an end that is not before the pilot's start, no end, or unclear."""
+    asked = question({system: "7"}, {}, Clients(squeue="/s", qstat="/q", bjobs="/b"))
+    assert asked is not None
+    with suppress(UnclearError):
+        end = asked.read(answer, 1_800_000_000.0, 1_800_000_900.0)
+        assert end is None or end >= 1_800_000_000

@@ -113,11 +113,16 @@ def stubborn(stage: Stage) -> dict[str, Any]:
 
 def limited(stage: Stage) -> dict[str, Any]:
     """The wall-clock limit comes while a payload runs."""
-    flown = Submitted(stage, "limited", SLEEP, *stage.options["limit"], settings=SHORT)
+    flown = Submitted(stage, "limited", SLEEP, *stage.options["limit"], settings={**SHORT, "slot.qstat": ""})
     flown.running()
     if not stage.options["limit"]:
         stage.system.limit(flown.job, 3)
     return flown.end()
+
+
+def short(stage: Stage) -> dict[str, Any]:
+    """The job's limit leaves payloads no time; the batch system tells it, through its own client too."""
+    return Submitted(stage, "short", "true", *stage.options["short"], settings={"slot.margin_s": 300}).end()
 
 
 def requeued(stage: Stage) -> dict[str, Any]:
@@ -141,12 +146,17 @@ def killed(stage: Stage) -> dict[str, Any]:
 
 SHORT: dict[str, object] = {"lifetime.batch_grace_s": 10, "lifetime.reserve_s": 7, "payload.grace_s": 60}
 """The batch systems here kill ten seconds after their first signal."""
-SCENARIOS: tuple[Callable[[Stage], dict[str, Any]], ...] = (limited, requeued, killed, finished, cancelled, stubborn, broken)
+SCENARIOS: tuple[Callable[[Stage], dict[str, Any]], ...] = (limited, short, requeued, killed, finished, cancelled, stubborn, broken)
 PLAYED: dict[str, tuple[Callable[[Stage], dict[str, Any]], ...]] = {"arc": (finished, broken)}
 """Where not all can be: ARC's fork back end has neither limits nor requeue, and its cancelling reaches no process of the job."""
 OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "slurm": {"notice": (), "limit": (), "requeue": ("--requeue",)},
-    "gridengine": {"notice": ("-notify",), "limit": ("-notify", "-l", "h_rt=0:0:40"), "requeue": ("-r", "y")},
+    "slurm": {"notice": (), "limit": (), "short": ("--time=4",), "requeue": ("--requeue",)},
+    "gridengine": {
+        "notice": ("-notify",),
+        "limit": ("-notify", "-l", "h_rt=0:0:40"),
+        "short": ("-l", "h_rt=0:4:0"),
+        "requeue": ("-r", "y"),
+    },
     "arc": {"notice": ()},
 }
 

@@ -38,6 +38,14 @@ def judge_stopped(found: Told, signal: str) -> None:
     assert result["payloads"][0]["switched"] is True
 
 
+def judge_short(found: Told, source: str) -> None:
+    """A pilot that knows from its batch system that a payload could not end in time asked for none."""
+    (result,) = found["results"]
+    assert (result["exit_code"], result["reason"], result["payloads"]) == (0, "end of the slot", []), found["stderr"]
+    assert f", by {source}" in found["stderr"]
+    assert found["jobs"][0]["state"] == "activated"
+
+
 def judge_two_owners(found: Told, uids: list[int]) -> None:
     """Payloads of two owners finished, each in an account of his own, nothing left."""
     assert [job["state"] for job in found["jobs"]] == ["finished", "finished"]
