@@ -51,7 +51,7 @@ def test_checks(rig: Rig, name: str, codes: set[int]) -> None:
     assert re.findall(r"^PILOT \w+|^ +-> \w+", landed.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["run-dry", "run-test"])
+@pytest.mark.parametrize("name", ["run-dry", "run-test", "run-keep"])
 def test_runs(rig: Rig, name: str) -> None:
     """A trial tells, in the same order, what the page shows of it."""
     landed = typed(rig, BLOCKS[name])

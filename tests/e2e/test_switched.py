@@ -64,6 +64,14 @@ def test_the_scratch_directory_keeps_its_mode(told: dict[str, Any]) -> None:
     assert case(told, "owners")["run_modes"] == "0o755"
 
 
+def test_a_test_job_switches(told: dict[str, Any]) -> None:
+    """A test job as a given user runs in that user's account, its output is stored, nothing is left."""
+    flight = case(told, "trial")
+    assert (flight["code"], flight["left"], flight["journal"]) == (0, [], []), flight["stderr"]
+    assert flight["result"]["payloads"][0]["switched"] is True
+    assert flight["said"] == [f"uid {flight['uids'][0]}"]
+
+
 def test_a_kept_directory_belongs_to_the_owner_and_holds_no_key(told: dict[str, Any]) -> None:
     """The work directory of a failed test job stays with its owner, closed to others, without copies of proxies; it is no residue."""
     flight = case(told, "kept")

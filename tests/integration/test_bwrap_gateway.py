@@ -44,6 +44,17 @@ def test_a_whole_flight(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["pilot"]
 
 
+def test_a_directory_that_stays(tmp_path: Path) -> None:
+    """What is to be kept stays also where the far side worked within walls."""
+    with walled(tmp_path / "run") as (account, watch):
+        account.keep()
+        account.start(shell("echo done > result"))
+        assert until_ended(account, watch) == (0, None)
+    kept = Path(account.kept)
+    assert (kept.parent, (kept / "work" / "result").read_text()) == (tmp_path, "done\n")
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["pilot"]
+
+
 def test_what_the_payload_sees(tmp_path: Path) -> None:
     """Only its own few processes, an empty /tmp of its own, nothing of the pilot's directories; the system and the root are closed."""
     mine = Path("/tmp") / f"pilot-outside-{os.getpid()}"

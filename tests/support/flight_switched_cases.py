@@ -120,6 +120,16 @@ def owners(theatre: Theatre) -> dict[str, Any]:
     return told
 
 
+def trial(theatre: Theatre) -> dict[str, Any]:
+    """A test job as a user whose proxy is given: through the switch, run, stage-out and clean-up, no dispatcher."""
+    rig = theatre.rig
+    proxy = rig.proxy(rig.grid.owner_proxy(rig.grid.owners[ALICE_DN]))
+    arguments = ("--test-job", "--owner-proxy", str(proxy), "--stage-to", f"{rig.grid.storage.url}/trial")
+    told = theatre.tell(rig.start(*arguments, sets={"dispatcher.url": "https://localhost:1"}).land())
+    stored = list((rig.grid.directory / "storage" / "trial" / "pilot-test").iterdir())
+    return {**told, "said": [path.read_text() for path in stored if path.suffix == ".txt"], "uids": list(rig.cast.owner_uids)}
+
+
 def kept(theatre: Theatre) -> dict[str, Any]:
     """A test job from the dispatcher whose work directory stays; its payload hides copies of what it was given, and opens all."""
     rig = theatre.rig
@@ -245,6 +255,7 @@ def report_away(theatre: Theatre) -> dict[str, Any]:
 
 CASES: tuple[Callable[[Theatre], dict[str, Any]], ...] = (
     owners,
+    trial,
     kept,
     refusals,
     by_sudo,
