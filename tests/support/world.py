@@ -372,8 +372,7 @@ class World:
     def kit(self, *, heartbeat: Heartbeat | None = None, policy: FlightPolicy = POLICY) -> Kit:
         return Kit(
             dispatcher=WorldDispatcher(self), heartbeat=heartbeat or QuietHeartbeat(self.watch, self.ledger), credentials=self,
-            gateway=self,
-            journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan, environment=self.environment,
+            gateway=self, journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan, environment=self.environment,
         )
 
     def work(
