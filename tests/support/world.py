@@ -372,7 +372,8 @@ class World:
     def kit(self, *, heartbeat: Heartbeat | None = None, policy: FlightPolicy = POLICY) -> Kit:
         return Kit(
             dispatcher=WorldDispatcher(self), heartbeat=heartbeat or QuietHeartbeat(self.watch, self.ledger), credentials=self,
-            gateway=self, journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan, environment=self.environment,
+            gateway=self, journal=self.journal, watch=self.watch, teller=self.teller, policy=policy, plan=self.plan,
+            environment=self.environment,
         )
 
     def work(
@@ -383,8 +384,7 @@ class World:
             "max_payloads": len(self.queue) or 1, "ends_at": self.watch.now + 100_000.0, "patience_s": 0.0, "poll_s": 10.0,
             "claim_budget_s": CLAIM_BUDGET_S, "min_proxy_s": 60.0,
         }
-        identity = pilot or pilot_identity()
-        slot = Slot(queue="Q", node="n")
+        identity, slot = pilot or pilot_identity(), Slot(queue="Q", node="n")
         rules = ShiftPolicy(**numbers | policy)
         return Shift(kit or self.kit(), self.watch, rules, lambda: slot, lambda: identity, left_s=lambda: left_s).work()
 
