@@ -71,7 +71,7 @@ def test_death_by_signal_is_told(tmp_path: Path, number: signal.Signals) -> None
 
 def test_signal_reaches_the_whole_tree(tmp_path: Path) -> None:
     """TERM is sent to every process of the payload, grandchildren in other sessions included."""
-    script = f"(setsid {SLEEP} {MARK}-tree &); exec {SLEEP} {MARK}-tree"
+    script = f"mark={MARK}; (setsid {SLEEP} $mark-tree &); exec {SLEEP} $mark-tree"  # shells on their way are not counted
     with flight(tmp_path / "run") as (account, watch):
         account.start(shell(script))
         assert until(lambda: len(processes_with(f"{MARK}-tree")) == 2)
