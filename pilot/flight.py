@@ -304,6 +304,8 @@ def land(kit: Kit, notes: Notes, landing: ExitStack) -> None:
         notes.blame(unexpected(kit.teller, bug))
     if notes.account is not None:
         telling.remains(kit.teller, notes.account)
+    elif kit.policy.keep_sandbox:
+        kit.teller.say("flight.kept", "no work directory is kept: none was made, no account was boarded")
     kit.teller.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -306,6 +307,16 @@ def test_a_bad_end_is_journalled_before_the_log_is_stored(world: World, call: st
     world.work()
     assert [early and early.error_code for early in seen] == ([1201] if world.account else [])
     assert world.ledger.index("journal.foreseen") < world.ledger.index("journal.chosen")
+
+
+@pytest.mark.parametrize("boards", [True, False])
+def test_a_directory_that_is_to_be_kept(world: World, boards: bool) -> None:
+    """It is asked for as soon as there is one; where no account was boarded that is said."""
+    if not boards:
+        world.fail("gateway.board", errors.GatewayDeniedError("cannot switch: denied"))
+    world.work(kit=world.kit(policy=replace(POLICY, keep_sandbox=True)))
+    assert ("account.keep" in world.ledger, "none was made" in world.people.getvalue()) == (boards, not boards)
+    assert not boards or world.ledger.index("account.keep") < world.ledger.index("account.stage_in")
 
 
 def test_first_fault_wins(world: World) -> None:
