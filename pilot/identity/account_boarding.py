@@ -227,7 +227,7 @@ def _keep(place: Sandbox, account: FarSideAccount, clear: Callable[[str], str]) 
     try:
         account.kept = str(place.keep())
     except OSError as error:
-        account.unkept = f"it cannot be moved beside the run directory: {error.strerror}"
+        account.unkept = f"it cannot be moved: {error.strerror}"
         return clear(account.unkept)
     return ""
 

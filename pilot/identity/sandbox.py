@@ -95,6 +95,7 @@ class Sandbox:
         """Clock ticks since boot, as `/proc` tells when a process started."""
         self.group: control_group.ControlGroup | None = None
         """In which the gateway is started, where the node allows it."""
+        self._settled: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def program(self) -> Path:
@@ -133,6 +134,11 @@ class Sandbox:
             shown = ", ".join(sorted(ascii(name) for name in strangers)[:5])
             what = f"somebody made {shown} beside it" if strangers else "it is not a private directory"
             raise SandboxError(f"cannot use {self.work}: {what}; look for another job of this node that does this", reason="planted")
+        self._settled = self._inventory()
+
+    def _inventory(self) -> frozenset[tuple[str, int]]:
+        """The payload's directory and what is in it, each with its inode. Raises OSError."""
+        return frozenset((entry.name, entry.lstat().st_ino) for entry in (self.path, *self.path.iterdir()))
 
     def make(self) -> None:
         """Make both directories and place the program, readable for all. Raises OSError."""
@@ -145,7 +151,15 @@ class Sandbox:
         self.code.chmod(PASSABLE)
 
     def keep(self) -> Path:
-        """Move the payload's directory beside RUN, which is removed; returns its new place. Raises OSError."""
+        """Move the payload's directory beside RUN, which is removed; returns its new place.
+
+        Raises:
+            OSError: it cannot be moved, or is not as it was: what a payload of our own account put beside ``work/``, or in the place
+                of either directory, was not looked through for secrets.
+        """
+        if self._inventory() != self._settled:
+            raise OSError(errno.EEXIST, "the payload changed what is around its work directory")
+        self.seal()
         return self.path.rename(self.path.parent.with_name(f"pilot-kept-{secrets.token_hex(8)}"))
 
     def remove(self) -> str:

@@ -54,6 +54,33 @@ def test_sandbox_is_filled_and_removed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
 
 
+@pytest.mark.parametrize("change", ["nothing", "copy beside", "another work", "link", "another place"])
+def test_only_what_was_looked_through_is_kept(tmp_path: Path, change: str) -> None:
+    """A directory is kept if a payload of our own account put nothing beside its work directory, nor in the place of either."""
+    with sandbox(tmp_path / "run") as place:
+        place.work.mkdir(0o700)
+        place.verify(os.getuid())
+        if change == "copy beside":
+            (place.path / "mine").write_text("PRIVATE KEY")
+        elif change == "another work":
+            place.work.rename(tmp_path / "away")
+            place.work.mkdir(0o700)
+        elif change == "link":
+            place.work.rename(tmp_path / "away")
+            place.work.symlink_to(tmp_path / "away")
+        elif change == "another place":
+            place.path.rename(tmp_path / "away")
+            place.work.mkdir(0o700, parents=True)
+        else:
+            place.path.chmod(0o777)
+            kept = place.keep()
+            assert (kept.parent, mode(kept), [path.name for path in kept.iterdir()]) == (tmp_path, 0o711, ["work"])
+            return
+        with pytest.raises(OSError, match="around its work directory"):
+            place.keep()
+    assert list(tmp_path.glob("pilot-kept-*")) == []
+
+
 def test_trees_that_a_payload_made_are_removed(tmp_path: Path) -> None:
     """In the pilot's own account nothing that a payload made in its directory stays, closed, deep or a link; nor is a link followed."""
     outside = tmp_path / "outside"
