@@ -14,6 +14,7 @@ from pilot.dispatch import answers, dialects, handed, replies, reports, strictjs
 from pilot.dispatch.answers import Response
 from pilot.dispatch.arguments import Arguments
 from pilot.dispatch.dialects import Dialect
+from pilot.dispatch.lean import load_requests
 from pilot.dispatch.reports import Match, Sender
 from pilot.dispatch.request import Request
 from pilot.errors import ConfigurationError, PayloadInvalidError, PilotError
@@ -236,6 +237,7 @@ class PandaDispatcher:
         return response
 
     def _call(self, request: Request, credential: PilotCredential | None) -> Response:
+        load_requests()
         from pilot.dispatch import connection, troubles
 
         limit_s = self._options.timeout_s

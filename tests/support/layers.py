@@ -32,6 +32,7 @@ EFFECTS = (
     "dispatch.connection",
     "dispatch.directory",
     "dispatch.https",
+    "dispatch.lean",
     "dispatch.shared_files",
     "dispatch.troubles",
     "myproxy.channel",
