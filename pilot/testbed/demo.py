@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pilot.testbed.grid import ALICE_DN, BOB_DN, Grid, GridOptions
 from pilot.testbed.scene import Scene
@@ -20,7 +22,9 @@ from pilot.testbed.store_spec import InputSpec, JobSpec, OutputSpec
 WORDS = b"pear\nquince\napple\nfig\ncherry\n"
 PATIENCE_S = 55.0
 HEARTBEAT_S = 1
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
+LEASE_S = 8
+"""If this process is killed, the pilot sees a dispatcher that is silent for so long, stops its payload, and ends."""
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,27 +97,35 @@ def _fly(scene: Scene, grid: Grid, victim: int) -> int:
     audit.touch(mode=0o600)
     scene.give_to_pilot(audit)
     arguments = ["--config", str(grid.site_file), "--set", f"pilot.proxy={proxy}", "--set", f"paths.audit={audit}"]
-    arguments += ["--set", f"lifetime.max_payloads={len(acts())}"]
+    arguments += ["--set", f"lifetime.max_payloads={len(acts())}", "--set", f"dispatcher.lease_s={LEASE_S}"]
     say("The wrapper starts the pilot. What follows is the pilot's own voice:")
     pilot = scene.start_pilot(arguments, stdout=subprocess.PIPE)
     killer = threading.Thread(target=_kill_when_running, args=(grid, victim), daemon=True)
     killer.start()
-    forward = {number: signal.signal(number, lambda caught, _frame: pilot.send_signal(caught)) for number in _FORWARDED}
-    try:
-        output, _ = pilot.communicate(timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        pilot.terminate()
-        output, _ = pilot.communicate()
-        say(f"The pilot did not end within {PATIENCE_S:.0f} s and was told to stop.")
-    finally:
-        for number, handler in forward.items():
-            signal.signal(number, handler)
+    with forwarding(pilot):
+        try:
+            output, _ = pilot.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            pilot.terminate()
+            output, _ = pilot.communicate()
+            say(f"The pilot did not end within {PATIENCE_S:.0f} s and was told to stop.")
     last = output.strip().splitlines()[-1] if output.strip() else ""
     if last.startswith("pilot-result "):
         say(f"The wrapper ended with exit code {pilot.returncode} ({json.loads(last[13:])['reason'] or 'done'}).")
     else:
         say(f"The wrapper ended with exit code {pilot.returncode} without a result.")
     return pilot.returncode
+
+
+@contextmanager
+def forwarding(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Hand on what would stop this process to another one, which then ends in good order."""
+    handlers = {number: signal.signal(number, lambda caught, _frame: process.send_signal(caught)) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _kill_when_running(grid: Grid, victim: int) -> None:

@@ -22,7 +22,7 @@ class Scene:
     Attributes:
         base: directory of the whole scene. python: interpreter that has the pilot. wrapper: the pilot's wrapper.
         pilot_account: account of the pilot; empty: the present one. accounts: owner DN to account; empty: no switch.
-        glexec: the gateway; empty: none. obstacle: why there is no switch.
+        glexec: the gateway; empty: none. obstacle: why there is no switch. lock: a descriptor that the pilot is to inherit.
     """
 
     base: Path
@@ -32,6 +32,7 @@ class Scene:
     accounts: dict[str, str] = field(default_factory=dict)
     glexec: str = ""
     obstacle: str = ""
+    lock: int | None = None
 
     @property
     def scratch(self) -> Path:
@@ -74,6 +75,7 @@ class Scene:
             stdout=stdout,
             stderr=stderr,
             text=True,
+            pass_fds=[] if self.lock is None else [self.lock],
             **identity,
         )
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from pilot.errors import SandboxError
 from pilot.testbed import namespace
-from pilot.testbed.demo import play, say
+from pilot.testbed.demo import forwarding, play, say
 from pilot.testbed.grid import Grid, GridOptions
+from pilot.testbed.playground import clear_abandoned, playground
 from pilot.testbed.scene import OWNERS, Scene
 from pilot.testbed.software import SoftwareError, deploy
 
 PLACES = ("/mnt", "/media", "/srv", "/opt")
 """Directories that exist on every Debian and may be covered by a tmpfs of our own, in our own namespace."""
 STREWN = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - covered, not used
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOBODY = "nobody"
 PILOT = "pilot01"
 
@@ -32,22 +32,25 @@ def play_here(*, switched: bool) -> int:
     obstacle = namespace.available() if switched else "asked for with --unswitched"
     if obstacle is None:
         _go_inside("demo", [])
+    for number in STOPS:
+        signal.signal(number, _leave)
+    for gone in clear_abandoned():
+        say(f"Removed {gone}, which a demonstration that was killed had to leave.")
     if os.geteuid() == 0:
         return _play_as_nobody(obstacle)
     wrapper = _wrapper()
     if wrapper is None:
         say("cannot play the demonstration: the pilot's wrapper is not beside its package; use a checkout of the project")
         return 75
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    with tempfile.TemporaryDirectory(prefix="pilot-demo-") as base:
-        Path(base).chmod(0o711)
-        return play(Scene(base=Path(base), python=Path(sys.executable), wrapper=wrapper, obstacle=obstacle))
+    with playground(0o711) as place:
+        return play(Scene(base=place.path, python=Path(sys.executable), wrapper=wrapper, obstacle=obstacle, lock=place.lock))
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that directories are removed on the way."""
-    raise SystemExit(128 + number)
+    """End by an exception, so that directories are removed on the way; a second signal does not cut that short."""
+    for other in STOPS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _wrapper() -> Path | None:
@@ -145,26 +148,25 @@ def run_inside(place: Path, command: list[str]) -> int:
 
 def _play_as_nobody(obstacle: str) -> int:
     """Root where namespaces are forbidden: the whole demonstration runs in an unprivileged account, from a readable copy."""
-    base = Path(tempfile.mkdtemp(prefix="pilot-demo-"))
-    try:
-        base.chmod(0o755)
-        python = deploy(base / "software")
-        entry = pwd.getpwnam(NOBODY)
+    with playground(0o755) as place:
+        try:
+            python = deploy(place.path / "software")
+            entry = pwd.getpwnam(NOBODY)
+        except (SoftwareError, KeyError) as trouble:
+            say(f"cannot play the demonstration: {trouble}")
+            return 75
         say(f"Root, but no private namespace ({obstacle}): playing as {NOBODY}, unswitched.")
-        home = base / "home"
+        home = place.path / "home"
         home.mkdir(mode=0o700)
         os.chown(home, entry.pw_uid, entry.pw_gid)
-        return subprocess.run(
+        player = subprocess.Popen(
             [str(python), "-I", "-m", "pilot", "testbed", "demo", "--unswitched"],
             user=entry.pw_uid,
             group=entry.pw_gid,
             extra_groups=[],
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TMPDIR": str(home)},
             cwd=home,
-            check=False,
-        ).returncode
-    except (SoftwareError, KeyError) as trouble:
-        say(f"cannot play the demonstration: {trouble}")
-        return 75
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+            pass_fds=[place.lock],
+        )
+        with forwarding(player):
+            return player.wait()

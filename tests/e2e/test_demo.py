@@ -143,3 +143,24 @@ def test_a_demonstration_cut_off_leaves_the_host_as_it_was(
         show.process.send_signal(number)
     assert show.survivors() == []
     assert host() == before
+
+
+@pytest.mark.parametrize("show", [("--unswitched",)], indirect=True)
+def test_an_unswitched_demonstration_that_was_killed_ends_all_the_same(show: Show) -> None:
+    """After SIGKILL of the whole demonstration its pilot stops by itself; the next demonstration removes the directory."""
+    before = host()
+    assert show.until("running '/bin/sleep'"), show.seen
+    show.note_family()
+    for process in show.family.values():
+        if "demo" in process.cmdline():
+            process.kill()
+    assert show.survivors(timeout_s=40.0) == []
+    assert host() != before
+    argv = [str(PROJECT / "wrappers" / "pilot-wrapper.sh"), "demo", "--unswitched"]
+    environment = {"PATH": os.environ["PATH"], "PILOT_VENV": sys.prefix}
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0) as process:
+        following = Show(process)
+        assert following.until("which a demonstration that was killed had to leave"), following.seen
+        process.terminate()
+        following.until("THE END NEVER COMES")
+    assert host() == before
