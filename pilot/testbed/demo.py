@@ -96,7 +96,16 @@ def _fly(scene: Scene, grid: Grid, victim: int) -> int:
     audit = scene.base / "audit.jsonl"
     audit.touch(mode=0o600)
     scene.give_to_pilot(audit)
-    arguments = ["--config", str(grid.site_file), "--set", f"pilot.proxy={proxy}", "--set", f"paths.audit={audit}"]
+    arguments = [
+        "--config",
+        str(grid.site_file),
+        "--set",
+        f"pilot.proxy={proxy}",
+        "--set",
+        f"paths.audit={audit}",
+        "--set",
+        f"paths.journal={scene.journal}",
+    ]
     arguments += ["--set", f"lifetime.max_payloads={len(acts())}", "--set", f"dispatcher.lease_s={LEASE_S}"]
     say("The wrapper starts the pilot. What follows is the pilot's own voice:")
     pilot = scene.start_pilot(arguments, stdout=subprocess.PIPE)

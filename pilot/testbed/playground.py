@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilot.errors import NoSpaceError, SandboxError
+
 PREFIX = "pilot-demo-"
 MARK = ".multi-user-pilot-demonstration"
 
@@ -28,11 +30,34 @@ class Playground:
     lock: int
 
 
+def require_space(path: Path, needed_mb: int) -> None:
+    """Raises NoSpaceError where less is free."""
+    free_mb = shutil.disk_usage(path).free // 10**6
+    if free_mb < needed_mb:
+        raise NoSpaceError(
+            f"cannot play the demonstration: {path} has {free_mb} MB free, less than {needed_mb}; free some, or set TMPDIR to a directory "
+            "with more"
+        )
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        msg = "cannot play the demonstration: no temporary directory can be written; set TMPDIR to one that this account may write"
+        raise SandboxError(msg) from None
+
+
 @contextmanager
-def playground(mode: int) -> Iterator[Playground]:
-    """Make a directory; remove it at the end."""
-    # The name comes first: a signal may raise at any line, and mkdtemp would not have told it yet.
-    path = Path(tempfile.gettempdir(), PREFIX + secrets.token_hex(16))
+def playground(mode: int, *, needed_mb: int) -> Iterator[Playground]:
+    """Make a directory; remove it at the end.
+
+    Raises:
+        SandboxError, NoSpaceError
+    """
+    place = _temporary()
+    require_space(place, needed_mb)
+    path = place / f"{PREFIX}{secrets.token_hex(16)}"  # first the name: a signal may raise at any line, and mkdtemp would not have told it
     try:
         path.mkdir(0o700)
         path.chmod(mode)
@@ -49,8 +74,12 @@ def playground(mode: int) -> Iterator[Playground]:
 
 
 def clear_abandoned() -> list[Path]:
-    """Remove what demonstrations of this account had to leave in the temporary directory; returns what is gone."""
-    return [path for path in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")) if _abandoned(path) and _removed(path)]
+    """Remove what demonstrations of this account had to leave in the temporary directory; returns what is gone.
+
+    Raises:
+        SandboxError: there is no temporary directory.
+    """
+    return [path for path in sorted(_temporary().glob(f"{PREFIX}*")) if _abandoned(path) and _removed(path)]
 
 
 def _abandoned(path: Path) -> bool:

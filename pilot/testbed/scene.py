@@ -14,6 +14,9 @@ import psutil
 
 from pilot.testbed.grid import ALICE_DN, BOB_DN
 
+SPACE_MB = 40
+"""Disk space that a demonstration needs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
@@ -40,6 +43,11 @@ class Scene:
         return self.base / "scratch"
 
     @property
+    def journal(self) -> Path:
+        """The pilot's journal: not in the account's home, where a real pilot may have one."""
+        return self.base / "journal"
+
+    @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Site configuration of the scene."""
         if self.glexec:
@@ -47,14 +55,13 @@ class Scene:
         return {"identity": {"switch": "never", "gateway": "none", "python": str(Path(sys.executable).resolve())}}
 
     def prepare(self) -> None:
-        """Make the scratch directory of the pilot's account."""
-        self.scratch.mkdir(mode=0o755)
-        if self.pilot_account:
-            entry = pwd.getpwnam(self.pilot_account)
-            os.chown(self.scratch, entry.pw_uid, entry.pw_gid)
+        """Make the directories of the pilot's account."""
+        for path, mode in ((self.scratch, 0o755), (self.journal, 0o700)):
+            path.mkdir(mode=mode)
+            self.give_to_pilot(path)
 
     def give_to_pilot(self, path: Path) -> Path:
-        """Hand a private file over to the pilot's account."""
+        """Hand a file or directory over to the pilot's account."""
         if self.pilot_account:
             entry = pwd.getpwnam(self.pilot_account)
             os.chown(path, entry.pw_uid, entry.pw_gid)
@@ -63,6 +70,7 @@ class Scene:
     def start_pilot(self, arguments: list[str], stdout: int | None = None, stderr: int | None = None) -> subprocess.Popen[str]:
         """Start the wrapper in the pilot's account, as a batch system would."""
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PILOT_PYTHON": str(self.python), "PILOT_SCRATCH": str(self.scratch)}
+        environment["PILOT_SCRATCH_MB"] = str(SPACE_MB // 2)
         identity: dict[str, Any] = {}
         if self.pilot_account:
             entry = pwd.getpwnam(self.pilot_account)
@@ -80,9 +88,8 @@ class Scene:
         )
 
     def left_behind(self) -> list[str]:
-        """Files in the scratch directory and processes of the accounts that should not be there any more."""
-        journal = self.scratch / "pilot-journal"
-        files = [str(path) for path in sorted(self.scratch.rglob("*")) if path != journal]
+        """Files in the scratch directory and the journal, processes of the accounts, that should not be there any more."""
+        files = [str(path) for place in (self.scratch, self.journal) for path in sorted(place.rglob("*"))]
         uids = {pwd.getpwnam(name).pw_uid for name in (self.pilot_account, *self.accounts.values()) if name}
         processes = [
             f"process {process.pid} ({process.info['name']})"

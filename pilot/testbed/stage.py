@@ -15,13 +15,15 @@ from pilot.errors import SandboxError
 from pilot.testbed import namespace
 from pilot.testbed.demo import forwarding, play, say
 from pilot.testbed.grid import Grid, GridOptions
-from pilot.testbed.playground import clear_abandoned, playground
-from pilot.testbed.scene import OWNERS, Scene
+from pilot.testbed.playground import clear_abandoned, playground, require_space
+from pilot.testbed.scene import OWNERS, SPACE_MB, Scene
 from pilot.testbed.software import SoftwareError, deploy
 
 PLACES = ("/mnt", "/media", "/srv", "/opt")
 """Directories that exist on every Debian and may be covered by a tmpfs of our own, in our own namespace."""
 STREWN = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - covered, not used
+SOFTWARE_MB = 100
+"""What a copy of the software takes at most."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOBODY = "nobody"
 PILOT = "pilot01"
@@ -42,7 +44,7 @@ def play_here(*, switched: bool) -> int:
     if wrapper is None:
         say("cannot play the demonstration: the pilot's wrapper is not beside its package; use a checkout of the project")
         return 75
-    with playground(0o711) as place:
+    with playground(0o711, needed_mb=SPACE_MB) as place:
         return play(Scene(base=place.path, python=Path(sys.executable), wrapper=wrapper, obstacle=obstacle, lock=place.lock))
 
 
@@ -89,6 +91,7 @@ def _furnish(place: Path) -> Scene | None:
     from pilot.testbed.glexec import GlexecBuildError, build_glexec
 
     base = place / "scene"
+    require_space(place, SPACE_MB + SOFTWARE_MB)
     try:
         python = deploy(place / "software")
         glexec = build_glexec(
@@ -148,7 +151,7 @@ def run_inside(place: Path, command: list[str]) -> int:
 
 def _play_as_nobody(obstacle: str) -> int:
     """Root where namespaces are forbidden: the whole demonstration runs in an unprivileged account, from a readable copy."""
-    with playground(0o755) as place:
+    with playground(0o755, needed_mb=SPACE_MB + SOFTWARE_MB) as place:
         try:
             python = deploy(place.path / "software")
             entry = pwd.getpwnam(NOBODY)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.errors import NoSpaceError, SandboxError
 from pilot.testbed.playground import MARK, clear_abandoned, playground
 
 
@@ -31,7 +32,7 @@ def abandoned(temporary: Path, name: str = "pilot-demo-abandoned") -> Path:
 
 def test_a_playground_ends_with_its_demonstration(temporary: Path) -> None:
     """The directory is there while it is used, and gone afterwards, also after an exception."""
-    with pytest.raises(KeyboardInterrupt), playground(0o711) as place:
+    with pytest.raises(KeyboardInterrupt), playground(0o711, needed_mb=1) as place:
         assert place.path.stat().st_mode & 0o777 == 0o711
         (place.path / "file").touch()
         raise KeyboardInterrupt
@@ -40,7 +41,7 @@ def test_a_playground_ends_with_its_demonstration(temporary: Path) -> None:
 
 def test_one_that_is_used_is_left_alone() -> None:
     """A directory whose demonstration lives is not removed."""
-    with playground(0o711) as place:
+    with playground(0o711, needed_mb=1) as place:
         assert clear_abandoned() == []
         assert place.path.is_dir()
 
@@ -87,9 +88,23 @@ def test_marks_are_left_by_playgrounds(temporary: Path) -> None:
         "import os, tempfile\n"
         "from pilot.testbed.playground import playground\n"
         f"tempfile.tempdir = {str(temporary)!r}\n"
-        "with playground(0o711): os.kill(os.getpid(), 9)\n"
+        "with playground(0o711, needed_mb=1): os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-I", "-c", code], check=False).returncode == -9
     (left,) = temporary.iterdir()
     assert clear_abandoned() == [left]
     assert list(temporary.iterdir()) == []
+
+
+def test_a_full_disk_is_told_before() -> None:
+    """Where too little is free nothing is made, and the sentence says how much is needed and what to do."""
+    told = pytest.raises(NoSpaceError, match=r"cannot play .* less than 1000000000; free some, or set TMPDIR")
+    with told, playground(0o711, needed_mb=10**9):
+        pytest.fail("it was made")
+
+
+def test_no_temporary_directory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written the sentence says so."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: open("/nonexistent"))  # noqa: PTH123, SIM115 - raises as the original does
+    with pytest.raises(SandboxError, match="no temporary directory can be written; set TMPDIR"):
+        clear_abandoned()

@@ -72,14 +72,20 @@ find_python() {
 
 # make_venv DIR EXTRA: virtual environment in DIR with the project and its extra (empty, or "test"); quick when nothing changed
 make_venv() {
-  local dir=$1 extra=$2 python stamp
+  local dir=$1 extra=$2 python stamp log
   stamp=$(cat "$PROJECT/pyproject.toml" "$PROJECT/wrappers/lib/setup.bash" | cksum)
   [ "$(cat "$dir/.stamp-$extra" 2>/dev/null)" = "$stamp" ] && return 0
   python=$(find_python) || die "no Python 3.11 or newer with venv; install python3 and python3-venv"
   say "making the virtual environment $dir with $python"
-  [ -x "$dir/bin/python" ] || "$python" -m venv "$dir" || die "cannot make a virtual environment in $dir"
-  "$dir/bin/python" -I -m pip install --quiet --disable-pip-version-check --editable "$PROJECT${extra:+[$extra]}" </dev/null >&2 ||
-    die "pip could not install the dependencies; is a Python package index reachable?"
+  log=$(mktemp "${TMPDIR:-/tmp}/pilot-pip-XXXXXXXXXX") || die "no temporary file can be made; set TMPDIR"
+  # shellcheck disable=SC2064 # the name is known now
+  trap "rm -f '$log'; exit 130" TERM HUP INT
+  [ -x "$dir/bin/python" ] || "$python" -m venv "$dir" >"$log" 2>&1 ||
+    die "cannot make a virtual environment in $dir ($(tail -n 1 "$log")); set PILOT_VENV to a place that this account may write; $log has more"
+  "$dir/bin/python" -I -m pip install --quiet --disable-pip-version-check --editable "$PROJECT${extra:+[$extra]}" </dev/null >"$log" 2>&1 ||
+    die "pip could not install the dependencies; is a Python package index reachable, or named by PIP_INDEX_URL? $log has more"
+  trap - TERM HUP INT
+  rm -f "$log"
   printf '%s\n' "$stamp" >"$dir/.stamp-$extra"
   [ -z "$extra" ] || printf '%s\n' "$stamp" >"$dir/.stamp-"
 }
