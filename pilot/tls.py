@@ -80,14 +80,16 @@ def client_context(trust: EndpointTrust, credential: PilotCredential | None) -> 
     try:
         _load_trust(context, trust)
     except (OSError, ValueError) as error:
-        msg = f"cannot load the trusted authorities from {trust.ca_dir or trust.ca_bundle or 'the system'}: {error}"
+        place = trust.ca_dir or trust.ca_bundle or "the system"
+        msg = f"cannot load the trusted authorities from {place}: {error}; the site must repair this, or correct section trust"
         raise TlsSetupError(msg) from error
     if credential is not None:
         try:
             with sealed_file(credential.pem.reveal()) as path:
                 context.load_cert_chain(path)
         except (OSError, ValueError) as error:
-            msg = f"cannot load the pilot proxy {credential.path} for TLS: {getattr(error, 'reason', '') or type(error).__name__}"
+            why = getattr(error, "reason", "") or type(error).__name__
+            msg = f"cannot load the pilot proxy {credential.path} for TLS: {why}; make a new one"
             raise TlsSetupError(msg) from error
     return context
 

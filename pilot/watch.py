@@ -202,7 +202,8 @@ def stop_error(order: StopOrder) -> PilotError:
     if order.reason is StopReason.SIGNAL:
         return StoppedError(f"the pilot was told to stop by {order.detail}; it did so in good order", reason=order.detail)
     if order.reason is StopReason.CONTACT_LOST:
-        return PayloadKilledError(f"cannot go on with the payload: {order.detail} (dispatcher.lease_s)", reason=order.reason.value)
+        message = f"cannot go on with the payload: {order.detail} (dispatcher.lease_s); see why the dispatcher is out of reach"
+        return PayloadKilledError(message, reason=order.reason.value)
     return PayloadKilledError(f"the dispatcher ordered the payload to be killed ({order.detail})", reason=order.detail)
 
 

@@ -97,7 +97,8 @@ def refusal(text: str, server: str) -> PilotError:
             "check dispatcher.api, and that the server's version is a supported one",
             reason="arguments",
         )
-    return DispatcherRefusedError(f"cannot get the request accepted by the dispatcher {server} (it said: {said})", reason="refused")
+    message = f"cannot get the request accepted by the dispatcher {server} (it said: {said}); ask its operators"
+    return DispatcherRefusedError(message, reason="refused")
 
 
 def http_error(response: Response, server: str) -> PilotError:

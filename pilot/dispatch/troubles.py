@@ -10,6 +10,7 @@ from typing import Final
 import requests
 import urllib3.exceptions
 
+from pilot.dispatch.answers import IS_IT_ONE
 from pilot.dispatch.connection import ReplyTooLargeError
 from pilot.errors import DispatcherProtocolError, DispatcherRefusedError, DispatcherUnreachableError, DispatcherUntrustedError, PilotError
 from pilot.tls import TlsSetupError, TlsUntrusted
@@ -43,7 +44,7 @@ def explain(error: Exception, server: str, timeout_s: float) -> PilotError | Non
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(server, cause.verify_message or str(cause))
         if isinstance(cause, ReplyTooLargeError):
-            return DispatcherProtocolError(f"cannot read the reply of the dispatcher {server}: {cause}", reason="too-large")
+            return DispatcherProtocolError(f"cannot read the reply of the dispatcher {server}: {cause}; {IS_IT_ONE}", reason="too-large")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return _tls_failure(server, cause)
     return _unreachable(causes, server, timeout_s)

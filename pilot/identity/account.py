@@ -36,7 +36,7 @@ from pilot.farside.protocol import (
 )
 from pilot.identity.account_link import Link, RequestRefusedError
 from pilot.identity.courier_options import CourierOptions
-from pilot.identity.remedies import DEFAULT_REMEDY, FETCH_ERRORS, REMEDIES, STORE_ERRORS
+from pilot.identity.remedies import DEFAULT_REMEDY, FETCH_ERRORS, REMEDIES, STORE_ERRORS, STORE_REMEDIES
 from pilot.isolation import Confinement, Isolation
 from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Secret, Usage
 
@@ -242,7 +242,7 @@ class FarSideAccount:
         """
         if self._link.lost:
             if resisted := self.clear():
-                raise FarSideError(f"cannot end the payload of {self._name}: {resisted}", reason="survivors")
+                raise FarSideError(f"cannot end the payload of {self._name}: {resisted}; the site must look after it", reason="survivors")
             return 0
         try:
             done = self._link.ask("kill", Killed, KILL_S)
@@ -362,7 +362,7 @@ class FarSideAccount:
         # A query may carry a signature, a host part a password.
         place = clean(re.sub(r"//[^/@]*@", "//", urls.get(error.name, "").partition("?")[0]), 300)
         name = clean(error.name, 255)
-        remedy = REMEDIES.get(error.code, DEFAULT_REMEDY)
+        remedy = (STORE_REMEDIES if kinds is STORE_ERRORS else REMEDIES).get(error.code, DEFAULT_REMEDY)
         msg = f"cannot {what} {name!r}" + (f" ({place})" if place else "") + f": {clean(error.text, 300)}; {remedy}"
         raise kind(msg, reason=clean(error.code, 40))
 

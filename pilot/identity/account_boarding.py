@@ -94,7 +94,7 @@ def enter(call: Call, place: Sandbox, watch: Watch) -> tuple[Link, Hello]:
         if hello is None:
             raise _silent(link, call)
         if hello.v != VERSION:
-            msg = f"cannot use the far side: it speaks version {hello.v}, not {VERSION}"
+            msg = f"cannot use the far side: it speaks version {hello.v}, not {VERSION}; the gateway must execute the given command"
             raise FarSideError(msg, reason="protocol")
         call.accept(hello)
         _settle(link, place, hello)
@@ -130,7 +130,7 @@ def _settle(link: Link, place: Sandbox, hello: Hello) -> None:
     if isinstance(told, Refused):
         raise _refusal_error(told, place)
     if told.work != str(place.work):
-        msg = f"cannot use the far side: it works elsewhere than in {place.work}"
+        msg = f"cannot use the far side: it works elsewhere than in {place.work}; the gateway must execute the given command"
         raise FarSideError(msg, reason="protocol")
     place.verify(hello.uid)
 

@@ -114,7 +114,7 @@ class GlexecGateway:
     @contextmanager
     def _board(self, payload: Payload, credential: PayloadCredential, watch: Watch) -> Iterator[Account]:
         if not isinstance(credential, OwnerCredential):
-            msg = f"cannot switch to the account of {payload.owner}: gLExec maps proxies, and this payload has none"
+            msg = f"cannot switch to the account of {payload.owner}: gLExec needs a proxy, and there is none; correct credentials.sources"
             raise GatewayCallError(msg, reason="no-proxy")
         options = self._options
         with sandbox(options.run_dir) as place, passable(place.path, options.records):

@@ -16,3 +16,4 @@ REMEDIES = {
     "unsafe": "outputs must be regular files with one name",
     "timeout": "the site can raise the staging time limit",
 }
+STORE_REMEDIES = {**REMEDIES, "missing": "the owner must correct the job, or its list of outputs"}

@@ -131,14 +131,16 @@ def _refuse_repeats(payload: Payload, program: FileToFetch | None) -> None:
     outputs = [item.lfn for item in (*payload.outputs, *((payload.log,) if payload.log else ()))]
     for kind, names in (("inputs", fetched), ("outputs", outputs)):
         if repeated := _first_repeated(names):
-            raise PayloadInvalidError(f"cannot run payload {payload.id}: its {kind} name {_shown(repeated)} twice", reason="repeated-name")
+            message = f"cannot run payload {payload.id}: its {kind} name {_shown(repeated)} twice; correct the job definition"
+            raise PayloadInvalidError(message, reason="repeated-name")
     for name in (*fetched, *outputs):
         if name in RESERVED_NAMES:
-            message = f"cannot run payload {payload.id}: {_shown(name)} is a name of the pilot's own"
+            message = f"cannot run payload {payload.id}: {_shown(name)} is a name of the pilot's own; choose another in the job definition"
             raise PayloadInvalidError(message, reason="reserved-name")
     if both := set(fetched).intersection(outputs):
         shown = _shown(min(both))
-        raise PayloadInvalidError(f"cannot run payload {payload.id}: {shown} is an input as well as an output", reason="repeated-name")
+        message = f"cannot run payload {payload.id}: {shown} is an input as well as an output; correct the job definition"
+        raise PayloadInvalidError(message, reason="repeated-name")
 
 
 def _first_repeated(names: Iterable[str]) -> str:

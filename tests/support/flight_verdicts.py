@@ -19,12 +19,18 @@ def calm(rig: Rig) -> None:
         rig.grid.store.kill(job.id)
 
 
+def has_remedy(sentence: str) -> bool:
+    """True if what happened is followed by what to do about it, or by the question that leads there."""
+    return any(mark in sentence for mark in ("; ", "? ", ". Check "))
+
+
 def told(landed: Landed, code: int, *words: str) -> None:
     """The pilot ended with this code, one sentence that holds these words, and left nothing."""
     assert landed.code == code, landed.stderr
     (sentence,) = errors_of(landed)
     assert sentence.startswith("pilot: cannot "), sentence
     assert not [word for word in words if word not in sentence], sentence
+    assert has_remedy(sentence), sentence
     assert landed.result["exit_code"] == code
     assert landed.result["message"] in sentence
     assert no_traceback(landed)
@@ -37,6 +43,7 @@ def reported(landed: Landed, job: JobView, code: int, *words: str) -> None:
     diagnosis = job.arguments["pilot_error_diag"]
     assert job.arguments["pilot_error_code"] == code, diagnosis
     assert not [word for word in words if word not in diagnosis], diagnosis
+    assert has_remedy(diagnosis) or not diagnosis.startswith("cannot "), diagnosis
     assert "\n" not in diagnosis
     assert no_traceback(landed, [job])
     assert landed.left == []
