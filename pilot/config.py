@@ -101,7 +101,7 @@ def _gather_file(gathering: _Gathering, path: str) -> None:
         if entry.section == QUEUES and entry.name:
             _gather_queue(gathering, entry, where)
             continue
-        if not entry.name:
+        if not entry.name and (entry.section in SECTIONS or entry.section == QUEUES):
             gathering.problems.append(f"{where}: section {entry.section[:100]}: {entry.problem}")
             gathering.doubtful.update(name for name in FIELDS if name.startswith(f"{entry.section}."))
             continue
@@ -243,7 +243,10 @@ def _known(gathering: _Gathering, section: str, name: str, where: str) -> FieldS
     if spec is not None:
         return spec
     if section not in SECTIONS:
-        sentence = f"unknown section {section[:100]}{nearest(section, SECTIONS)}"
+        # Without a name below it is no section at all, perhaps a field without its section.
+        fields = [] if name else [known.full_name for known in FIELDS.values() if known.name == section]
+        hint = f"; did you mean {fields[0]}?" if fields else nearest(section, SECTIONS)
+        sentence = f"unknown section {section[:100]}{hint}"
     else:
         siblings = [known.full_name for known in FIELDS.values() if known.section == section]
         # The same name may exist elsewhere: then the field merely stands in the wrong section.

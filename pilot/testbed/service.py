@@ -137,7 +137,7 @@ def submit(directory: Path, job: str) -> int:
             raise ConfigurationError(f"cannot use the job description {job}: it is larger than {MAX_JOB_BYTES} bytes")
         spec = parse_spec(yaml.safe_load(text))
     except OSError as missing:
-        raise ConfigurationError(f"cannot read the job description {job}: {missing.strerror}") from missing
+        raise ConfigurationError(f"cannot read the job description {job}: {missing.strerror}; give the path of a YAML file") from missing
     except (yaml.YAMLError, SpecError) as wrong:
         raise ConfigurationError(f"cannot use the job description {job}: {' '.join(str(wrong).split())}") from wrong
     return _store(directory).submit(spec)

@@ -76,6 +76,8 @@ IN_FLIGHT = (
     "pilot.identity.account:FarSideAccount.sample",
     "pilot.identity.account:FarSideAccount.stage_out",
     "pilot.identity.account:FarSideAccount.store_log",
+    "pilot.identity.account:FarSideAccount.kill",
+    "pilot.journal.spool:Spool.boarded",
     "pilot.journal.spool:Spool.claimed",
 )
 FULL = JobSpec(

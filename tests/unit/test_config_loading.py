@@ -208,6 +208,21 @@ def test_section_that_is_no_map_is_one_problem(tmp_path: Path) -> None:
     assert message == f"cannot use configuration {path}: 1 problem: {path}:2: section pilot: it must be a map (`name: value` lines)"
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("frobnicate: 1", "unknown section frobnicate"),
+        ("pilots: 1", "unknown section pilots; did you mean pilot?"),
+        ("heartbeat_s: 1", "unknown section heartbeat_s; did you mean dispatcher.heartbeat_s?"),
+        ("site_name: X", "unknown section site_name; did you mean site?"),
+    ],
+)
+def test_unknown_key_beside_the_sections_is_refused(tmp_path: Path, line: str, told: str) -> None:
+    """A key at the top that is no section is refused with the known name most like it, not taken for a section."""
+    path = write(tmp_path, f"site: {{queue: Q}}\n{line}\n")
+    assert f"1 problem: {path}:2: {told}" in refusal(files=(path,))
+
+
 def test_error_is_a_configuration_error() -> None:
     """A refusal is a ConfigurationError with its own exit code."""
     with pytest.raises(ConfigurationError) as caught:
