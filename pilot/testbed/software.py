@@ -64,8 +64,8 @@ def deploy(target: Path) -> Path:
     wrappers = source.parent / "wrappers"
     if wrappers.is_dir():
         shutil.copytree(wrappers, target / "wrappers")
-    _open_for_all(target)
     compileall.compile_dir(packages, quiet=2, workers=0)
+    _open_for_all(target)
     return target / "bin" / "python"
 
 
