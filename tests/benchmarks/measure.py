@@ -218,12 +218,13 @@ def measure(rig: Rig, options: argparse.Namespace) -> str:
     for _ in range(options.runs):
         for one in rounds:
             one()
-    for _ in range(1 if options.quick else 3):
+    for _ in range(1 if options.quick else options.runs):
         rig.grid.storage.put("/testbed/small", b"x")
         bench.memory("", shell("true", inputs=(InputSpec(lfn="small"),)))
     if not options.quick and not options.switched:
         rig.grid.storage.put("/testbed/big", bytes(BIG_BYTES))
-        bench.memory(", 1 GB input", shell("true", inputs=(InputSpec(lfn="big", size=BIG_BYTES),)))
+        for _ in range(options.runs):
+            bench.memory(", 1 GB input", shell("true", inputs=(InputSpec(lfn="big", size=BIG_BYTES),)))
     bench.sleeping(10 if options.quick else 60)
     return bench.figures.table("empty Python process, s")
 
