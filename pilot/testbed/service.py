@@ -113,7 +113,7 @@ def down(directory: Path) -> None:
             return
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         if not select.select([handle], [], [], STOP_S)[0]:
-            raise SandboxError(f"cannot stop the testbed in {directory}: process {pid} still runs after {STOP_S:.0f} s")
+            raise SandboxError(f"cannot stop the testbed in {directory}: process {pid} still runs after {STOP_S:.0f} s; kill it")
     finally:
         os.close(handle)
 
@@ -134,7 +134,7 @@ def submit(directory: Path, job: str) -> int:
     try:
         text = Path(job).read_bytes()[: MAX_JOB_BYTES + 1]
         if len(text) > MAX_JOB_BYTES:
-            raise ConfigurationError(f"cannot use the job description {job}: it is larger than {MAX_JOB_BYTES} bytes")
+            raise ConfigurationError(f"cannot use the job description {job}: it is larger than {MAX_JOB_BYTES} bytes; is it one?")
         spec = parse_spec(yaml.safe_load(text))
     except OSError as missing:
         raise ConfigurationError(f"cannot read the job description {job}: {missing.strerror}; give the path of a YAML file") from missing

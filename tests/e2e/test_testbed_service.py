@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,30 @@ def test_two_testbeds_stand_side_by_side(up: Callable[..., dict[str, Any]], tmp_
     assert (len(jobs(first)), len(jobs(second))) == (1, 0)
     assert bed("down", directory=Path(first["directory"])).returncode == 0
     assert jobs(second) == []
+
+
+def child_of(parent: int) -> int:
+    """The first process that another one starts."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for child in psutil.Process(parent).children():
+            return child.pid
+    raise AssertionError("it started nothing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_up_cut_off_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """A testbed whose `up` ends while it starts ends too: neither process nor directory is left."""
+    place = tmp_path / "testbed"
+    argv = [sys.executable, "-I", "-m", "pilot", "testbed", "up", "--directory", str(place)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as starting:
+        serving = os.pidfd_open(child_of(starting.pid))
+        starting.send_signal(number)
+        _, said = starting.communicate(timeout=30)
+    assert "Traceback" not in said
+    assert select.select([serving], [], [], 30)[0], "it still runs"
+    os.close(serving)
+    assert not place.exists()
 
 
 def test_up_twice_in_one_directory_is_refused(up: Callable[..., dict[str, Any]]) -> None:
