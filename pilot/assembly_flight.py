@@ -7,7 +7,6 @@ from pilot.execution.command import argv, environment, program_to_fetch, refuse_
 from pilot.execution.limits import Limits, applying, check_fits, stop_grace_s
 from pilot.flight import FlightPolicy
 from pilot.flight_notes import FlightPlan
-from pilot.isolation import level_of
 from pilot.model import Bounds, Payload
 from pilot.ports import Account
 from pilot.shift import ShiftPolicy
@@ -26,7 +25,6 @@ def flight_policy(config: Config, *, journal_in_scratch: bool, keep_sandbox: boo
         staging_timeout_s=config.staging.timeout_s,
         output_cap_bytes=config.payload.output_cap_bytes,
         report_budget_s=config.dispatcher.report_budget_s,
-        minimum_isolation=level_of(config.identity.minimum_isolation),
         renew_before_s=config.myproxy.renew_before_s,
         journal_in_scratch=journal_in_scratch,
         keep_sandbox=keep_sandbox,

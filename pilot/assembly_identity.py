@@ -12,7 +12,7 @@ from pilot.errors import ConfigurationError, PilotError
 from pilot.identity import apptainer_contract, bwrap_contract
 from pilot.identity.courier_options import CourierOptions
 from pilot.identity.same_account import SameAccountGateway, SameAccountOptions, Walls
-from pilot.isolation import SYSTEM, Confinement
+from pilot.isolation import SYSTEM, Confinement, level_of
 from pilot.model import PilotIdentity
 from pilot.ports import Gateway
 from pilot.rundir import RunDirectory
@@ -83,6 +83,7 @@ def confinement_of(config: Config) -> Confinement:
         landlock=config.payload.landlock == "auto",
         readable=(*SYSTEM, config.trust.ca_dir, *config.payload.readable),
         writable=config.payload.writable,
+        minimum=level_of(config.identity.minimum_isolation),
     )
 
 

@@ -19,7 +19,6 @@ from pilot.errors import JournalError, PilotError
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
 from pilot.heartbeat import Heartbeat
-from pilot.isolation import Level, require
 from pilot.log import Teller, clean_lines
 from pilot.model import (
     Command,
@@ -58,7 +57,6 @@ class FlightPolicy:
     output_cap_bytes: int
     report_budget_s: float
     """How long a final report is tried again."""
-    minimum_isolation: Level = Level.SHARED
     renew_before_s: float = 0.0
     """How long before its end the owner's proxy is renewed; 0: never."""
     journal_in_scratch: bool = False
@@ -160,7 +158,6 @@ def serve(kit: Kit, pilot: PilotIdentity, notes: Notes, landing: ExitStack) -> N
     with timed(notes, "board_s"):
         account = notes.account = landing.enter_context(kit.gateway.board(payload, credential, kit.watch))
     _note_account(kit, pilot, notes, credential, account)
-    require(kit.policy.minimum_isolation, account.isolation)
     if kit.policy.keep_sandbox:
         account.keep()
     if payload.secrets is not None:

@@ -89,6 +89,8 @@ class Confinement:
     """True: put the payload under Landlock wherever the kernel has it."""
     readable: tuple[str, ...] = SYSTEM
     writable: tuple[str, ...] = ()
+    minimum: Level = Level.SHARED
+    """With less in force no owner's credential is delivered, and no payload runs."""
 
 
 def require(minimum: Level, isolation: Isolation) -> None:

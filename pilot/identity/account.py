@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pwd
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pilot.errors import (
@@ -36,8 +34,9 @@ from pilot.farside.protocol import (
 )
 from pilot.identity.account_link import Link, RequestRefusedError
 from pilot.identity.courier_options import CourierOptions
+from pilot.identity.local_names import account_name, namespace_number
 from pilot.identity.remedies import DEFAULT_REMEDY, FETCH_ERRORS, REMEDIES, STORE_ERRORS, STORE_REMEDIES
-from pilot.isolation import Confinement, Isolation
+from pilot.isolation import Confinement, Isolation, require
 from pilot.model import Bounds, Command, FileToFetch, FileToStore, MovedFile, OwnerCredential, Secret, Usage
 
 ANSWER_S = 10.0
@@ -49,19 +48,6 @@ READS = 8
 """Pieces taken in at once: a far side that talks without end must not keep limits and orders waiting."""
 MOVE_MARGIN_S = 20.0
 """What an answer to a transfer may take beyond the transfer's own limit: the far side cuts the courier off before."""
-
-
-def account_name(uid: int) -> str:
-    """The account's name, or the uid in decimal if it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _namespace(kind: str) -> int:
-    """The number of a namespace of ours, by which the kernel tells it from others."""
-    return Path("/proc/self/ns", kind).stat().st_ino
 
 
 def _bounds(bounds: Bounds) -> dict[str, int]:
@@ -162,18 +148,24 @@ class FarSideAccount:
         self.credential = credential
 
     def confine(self) -> None:
-        """Prepare what the payload will be confined by, and note what of it is in force here; raises FarSideError."""
+        """Prepare what the payload will be confined by, and note what of it is in force here.
+
+        Raises:
+            IsolationError: that is less than the site demands.
+            FarSideError
+        """
         wish = self._confinement
         order = {"landlock": wish.landlock, "readable": list(wish.readable), "writable": list(wish.writable)}
         try:
             seen = self._link.ask("confine", Confined, ANSWER_S, **order)
         except RequestRefusedError as error:
             raise self._broken("prepare the payload's confinement", error) from None
-        walled = seen.pid_namespace != _namespace("pid") and seen.mount_namespace != _namespace("mnt")
+        walled = seen.pid_namespace != namespace_number("pid") and seen.mount_namespace != namespace_number("mnt")
         # Within walls its number is another one there; a gateway may also have taken it out of the group (pam_systemd).
         members = self._link.group.members() if self._link.group else frozenset()
         group = self._hello.pid in members or (walled and len(members) > 1)
         self._isolation = replace(self._isolation, walled=walled, files=seen.files, signals=seen.signals, group=group)
+        require(wish.minimum, self._isolation)
 
     def renew_proxy(self, credential: OwnerCredential) -> None:
         """Put a renewed proxy in the place of the old one: the far side writes it beside, then renames, so no reader sees half of it."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from pilot.errors import GatewayDeniedError, GatewayIdentityError
 from pilot.farside.protocol import Hello
 from pilot.identity import sudo_contract as contract
-from pilot.identity.account import FarSideAccount, account_name
+from pilot.identity.account import FarSideAccount
 from pilot.identity.account_boarding import Call, check_switched, enter, far_side_argv, open_account, run_sweep, sweep_argv
 from pilot.identity.ancestors import passable
 from pilot.identity.courier_options import CourierOptions
+from pilot.identity.local_names import account_name
 from pilot.identity.sandbox import Sandbox, sandbox
 from pilot.isolation import Confinement
 from pilot.model import OwnerCredential, Payload, PayloadCredential

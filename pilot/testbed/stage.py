@@ -68,13 +68,13 @@ def _wrapper() -> Path | None:
 
 def _go_inside(verb: str, arguments: list[str]) -> NoReturn:
     """Become the guardian of a private namespace in which `pilot testbed VERB --inside PLACE` runs."""
-    ours = [Path(sys.prefix).resolve(), Path(__file__).resolve(), Path(sys.executable).resolve(), Path.cwd()]
+    ours = [Path(sys.prefix).resolve(), Path(__file__).resolve().parents[2], Path(sys.executable).resolve(), Path.cwd()]
     ours += [Path(argument).resolve() for argument in arguments if argument.startswith("/") and Path(argument).exists()]
     place = next(place for place in PLACES if Path(place).is_dir() and not any(own.is_relative_to(place) for own in ours))
     argv = [sys.executable, "-I", "-m", "pilot", "testbed", verb, "--inside", place, *arguments]
-    # What payloads strew there vanishes with the namespace, except where this very checkout lies below.
-    private = [spot for spot in STREWN if Path(spot).is_dir() and not any(own.is_relative_to(spot) for own in ours)]
-    command = namespace.command(argv, directory=place, private=private)
+    # What payloads strew there vanishes with the namespace; this very checkout may lie below.
+    private = [spot for spot in STREWN if Path(spot).is_dir()]
+    command = namespace.command(argv, directory=place, private=private, keep=[str(own) for own in ours])
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
