@@ -30,7 +30,7 @@ use_home() {
 
 use_installed() {
   local checkout=''
-  if [ -f "$PROJECT/pyproject.toml" ]; then checkout='; in a checkout the command "demo" installs it'; fi
+  if [ -z "${PILOT_PYTHON:-}" ] && [ -f "$PROJECT/pyproject.toml" ]; then checkout='; in a checkout the command "demo" installs it'; fi
   find_python 'import sys; sys.exit(sys.version_info < (3, 11)); ' && find_python 'import pilot.cli.main' ||
     fail "$CODE_PYTHON" "cannot start the pilot: no Python 3.11 or newer in which it is installed${PILOT_PYTHON:+ (PILOT_PYTHON is $PILOT_PYTHON)}; set PILOT_PYTHON, PILOT_HOME or PILOT_RELEASE$checkout"
   pilot=("$python" -I -X utf8 -m pilot)
