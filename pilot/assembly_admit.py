@@ -24,12 +24,11 @@ class Admission:
 
     current: Callable[[], PilotIdentity]
     """Who the pilot is at this moment. Raises PilotError."""
+    credential: Callable[[], PilotCredential | None]
+    """The proxy at this moment, None for a pilot that has none. Raises PilotError, but not for a token: while a payload runs the server
+    alone decides whether it still counts."""
     token: PilotToken | None
     """Shown to the dispatcher in place of a client certificate."""
-
-    def credential(self) -> PilotCredential | None:
-        """The proxy at this moment; None for a pilot that has none."""
-        return self.current().credential
 
 
 def why_proxy(config: Config) -> str:
@@ -56,7 +55,7 @@ def admission(config: Config, environ: Mapping[str, str], teller: Teller) -> Adm
     if token is not None and not why:
         identity = partial(_by_token, token, config.pilot.vo)
         identity()
-        return Admission(current=identity, token=token)
+        return Admission(current=identity, credential=lambda: None, token=token)
     if token is not None and not os.path.lexists(path):
         raise ConfigurationError(
             f"cannot work with a bearer token alone: {why}, and there is no proxy {path}; give the pilot a proxy beside the token, "
@@ -65,7 +64,7 @@ def admission(config: Config, environ: Mapping[str, str], teller: Teller) -> Adm
         )
     proxy = RenewingProxy(path, admit_options(config), lambda: datetime.now(UTC), partial(telling.kept, teller))
     proxy.current()
-    return Admission(current=proxy.current, token=token)
+    return Admission(current=proxy.current, credential=lambda: proxy.current().credential, token=token)
 
 
 def find_token(config: Config, environ: Mapping[str, str], teller: Teller) -> PilotToken:
