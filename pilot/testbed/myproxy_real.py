@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 import psutil
 
 import pilot
+from pilot.testbed import pam_turn
 from pilot.testbed.myproxy_policy import PAM_SERVICE, ServerRules
 from pilot.testbed.myproxy_vault import credential_from_pem
 from pilot.testbed.pki import Credential, write_private
@@ -31,6 +33,8 @@ VERIFIER = Path(pilot.__file__).parent / "myproxy" / "pam_verifier.py"
 """The program as sites install it."""
 CONNECTION_LIMIT_S = 60.0
 STOP_LIMIT_S = 3.0
+BEGIN_S = 5.0
+_CHUNK = 65_536
 MAX_CONNECTIONS = 64
 _LIBRARY_DIRECTORIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 
@@ -91,6 +95,7 @@ class RealMyProxy:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._log = -1
+        self._wrapper = Path()
 
     @property
     def server(self) -> str:
@@ -123,6 +128,7 @@ class RealMyProxy:
         if lacks:
             msg = f"cannot run the real MyProxy server: this machine lacks {', '.join(lacks)}; install them, or use the embedded server"
             raise RuntimeError(msg)
+        self._wrapper = _library("libpam_wrapper.so") or Path()
         self._write_files()
         self._log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._listener = socket.create_server(self._place, backlog=MAX_CONNECTIONS)
@@ -212,36 +218,59 @@ class RealMyProxy:
 
     def _launch(self, connection: socket.socket) -> bool:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        argv = [str(_server_program()), "-d", "-c", str(self._directory / "server.config"), "-s", str(self._store)]
         try:
-            child = subprocess.Popen(
-                argv,
-                stdin=connection.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=self._log,
-                cwd=self._directory,
-                env=self._environment(),
-            )
+            with pam_turn.turn(self._wrapper, self._stopping):
+                child, said = self._begun(connection)
         except OSError as error:
             os.write(self._log, f"cannot start the server for a connection: {error.strerror}\n".encode())
             return False
         with self._lock:
             self._children[child] = connection
-        waiter = threading.Thread(target=self._reap, args=(child, connection), name="myproxy-wait", daemon=True)
+        waiter = threading.Thread(target=self._reap, args=(child, connection, said), name="myproxy-wait", daemon=True)
         self._waiters.append(waiter)
         waiter.start()
         return True
 
-    def _reap(self, child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    def _begun(self, connection: socket.socket) -> tuple[subprocess.Popen[bytes], int]:
+        """A server process that has loaded its libraries, with a descriptor for what it says: its first words tell."""
+        argv = [str(_server_program()), "-d", "-c", str(self._directory / "server.config"), "-s", str(self._store)]
+        said, says = os.pipe()
         try:
-            child.wait(CONNECTION_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            _kill_below(child.pid)
-            child.kill()
-            child.wait()
+            child = subprocess.Popen(
+                argv, stdin=connection.fileno(), stdout=subprocess.DEVNULL, stderr=says, cwd=self._directory, env=self._environment()
+            )
+        except BaseException:
+            os.close(said)
+            raise
+        finally:
+            os.close(says)
+        if select.select([said], [], [], BEGIN_S)[0]:
+            os.write(self._log, os.read(said, _CHUNK))
+        return child, said
+
+    def _reap(self, child: subprocess.Popen[bytes], connection: socket.socket, said: int) -> None:
+        alive = os.pidfd_open(child.pid)
+        self._relay(alive, said, time.monotonic() + CONNECTION_LIMIT_S)
+        os.close(alive)
+        os.close(said)
+        _kill_below(child.pid)
+        child.kill()
+        child.wait()
         with self._lock:
             del self._children[child]
         connection.close()
+
+    def _relay(self, alive: int, said: int, deadline: float) -> None:
+        """Put what a server says into the log, until it has ended or its time is over."""
+        watched = [alive, said]
+        while (left := deadline - time.monotonic()) > 0:
+            ready = select.select(watched, [], [], left)[0]
+            if said in ready:  # first: its last words
+                words = os.read(said, _CHUNK)
+                os.write(self._log, words)
+                watched = watched if words else [alive]
+            elif alive in ready:
+                return
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -251,7 +280,7 @@ class RealMyProxy:
             "X509_USER_KEY": str(self._directory / "hostkey.pem"),
             "X509_CERT_DIR": str(self._cert_dir),
             "X509_VOMS_DIR": str(self._voms_dir),
-            "LD_PRELOAD": str(_library("libpam_wrapper.so")),
+            "LD_PRELOAD": str(self._wrapper),
             "PAM_WRAPPER": "1",
             "PAM_WRAPPER_SERVICE_DIR": str(self._directory / "pam.d"),
         }

@@ -30,6 +30,7 @@ from pilot.errors import CredentialUnavailableError
 from pilot.model import Payload, Slot
 from pilot.myproxy import pam_verifier
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
+from pilot.testbed import pam_turn
 from pilot.testbed.grid import ALICE_DN, QUEUE, Grid, GridOptions
 from pilot.testbed.store_spec import JobSpec
 from pilot.tls import EndpointTrust
@@ -153,15 +154,17 @@ def started(site: Site) -> int:
     environment, argv = site.command("start")
     wrapper = {"LD_PRELOAD": str(library("libpam_wrapper.so")), "PAM_WRAPPER": "1", "PAM_WRAPPER_SERVICE_DIR": str(site.place / "pam.d")}
     port = site.server.rpartition(":")[2]
-    done = subprocess.run(
-        [*argv, "-l", "127.0.0.1", "-p", port],
-        env={"PATH": "/usr/bin:/bin", **environment, **wrapper},
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    pid = int((site.place / "myproxy.pid").read_text())
+    with pam_turn.turn(library("libpam_wrapper.so")):
+        starting = subprocess.Popen(
+            [*argv, "-l", "127.0.0.1", "-p", port], env={"PATH": "/usr/bin:/bin", **environment, **wrapper}, stderr=subprocess.PIPE
+        )
+        _, said = starting.communicate(timeout=30)
+        assert starting.returncode == 0, said
+        pid = int((site.place / "myproxy.pid").read_text())
+        # The library's directory is marked with the process that loaded it, which the daemon outlives: others would clear it away.
+        for mark in Path("/tmp").glob("pam.?/pid"):
+            if mark.read_text() == str(starting.pid):
+                mark.write_text(str(pid))
     with closing(socket.create_connection(("127.0.0.1", int(port)), 10)):
         return pid
 
