@@ -26,7 +26,8 @@ MARK, CANARY = "observed-payload", "canary-of-the-pilots-environment"
 LINE = f": {MARK}; touch made; (setsid sleep 300 &) ; sleep 0.4"
 Change = tuple[str, str, str]
 NO_CLEANING: tuple[Change, ...] = (
-    ("farside/supervisor.py", "        left = self.kill_all() + trees.clear(self.directory)\n", "        left = 0\n"),
+    ("farside/supervisor.py", "        left = self.kill_all()\n        self.kept", "        left = 0\n        self.kept"),
+    ("farside/supervisor.py", "        left += 0 if self.kept else trees.clear(self.directory)\n", ""),
     ("identity/account_boarding.py", "    deadline = time.monotonic() + SWEEP_S\n    for _ in range(SWEEPS)", "    return ''\n    for _ in range(SWEEPS)"),
 )
 DELIVERED = """        self._proxy_path = self._deliver("proxy", "the owner's proxy", pem=credential.pem.reveal().decode("ascii"))\n"""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import stat
 import sys
 from pathlib import Path
+
+KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
 class Observer:
@@ -53,7 +56,7 @@ class Observer:
             if not stat.S_ISREG(status.st_mode):
                 return
             with path.open("rb") as stream:
-                if b"PRIVATE KEY" in stream.read(65536):
+                if KEY.search(stream.read(65536)):
                     self.keys.add((str(path), stat.S_IMODE(status.st_mode), status.st_uid))
         except OSError:
             return
