@@ -36,6 +36,14 @@ def host() -> dict[str, object]:
     }
 
 
+def alive(process: psutil.Process) -> bool:
+    """False for one that has ended, or is ending while it is looked at."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Show:
     """A demonstration that runs."""
@@ -72,7 +80,7 @@ class Show:
                 if process.is_running():
                     select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
                 os.close(handle)
-        return [str(one) for one in self.family.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [str(one) for one in self.family.values() if alive(one)]
 
 
 @pytest.fixture
@@ -152,8 +160,9 @@ def test_an_unswitched_demonstration_that_was_killed_ends_all_the_same(show: Sho
     assert show.until("running '/bin/sleep'"), show.seen
     show.note_family()
     for process in show.family.values():
-        if "demo" in process.cmdline():
-            process.kill()
+        with suppress(psutil.NoSuchProcess):
+            if "demo" in process.cmdline():
+                process.kill()
     assert show.survivors(timeout_s=40.0) == []
     assert host() != before
     argv = [str(PROJECT / "wrappers" / "pilot-wrapper.sh"), "demo", "--unswitched"]
