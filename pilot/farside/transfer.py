@@ -214,7 +214,7 @@ def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network:
     try:
         connection.request("GET", _target(parts), headers={"Accept-Encoding": "identity"})
         response = connection.getresponse()
-        _check_status(response, parts)
+        _check_status(response, parts, reading=True)
         promised = response.length
         buffer, total = memoryview(bytearray(BUFFER)), 0
         while True:
@@ -252,11 +252,11 @@ def _target(parts: SplitResult) -> str:
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _check_status(response: http.client.HTTPResponse, parts: SplitResult) -> None:
+def _check_status(response: http.client.HTTPResponse, parts: SplitResult, *, reading: bool) -> None:
     status = response.status
     if 200 <= status < 300:
         return
-    if status in (404, 410):
+    if reading and status in (404, 410):
         raise TransferError("missing", f"{parts.netloc} does not have it")
     if 300 <= status < 400:
         raise TransferError("refused", f"{parts.netloc} redirects (status {status}), which is not followed")
@@ -330,7 +330,7 @@ def _put(parts: SplitResult, handle: int, size: int, network: Network) -> Tally:
             if not refused:
                 raise
         response = connection.getresponse()
-        _check_status(response, parts)
+        _check_status(response, parts, reading=False)
         if refused:
             raise TransferError("transport", f"{parts.netloc} closed while the file was sent", transient=True)
         digest = response.headers.get("Digest", "")

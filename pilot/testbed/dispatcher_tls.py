@@ -112,11 +112,12 @@ class TlsServer(ThreadingHTTPServer):
     def stop(self) -> None:
         """Stop serving; connections that are open are cut."""
         self.stopping.set()
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
-        if self._thread is not None:
-            self._thread.join(10)
-        self.server_close()
+        with self._turn:  # a connection may be making the server go away or come back
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept()
+            if self._thread is not None:
+                self._thread.join(10)
+            self.server_close()
         self.cut()
 
     def cut(self) -> None:
@@ -147,7 +148,7 @@ class TlsServer(ThreadingHTTPServer):
     def resume(self) -> None:
         """Come back after `pause`, on the same port."""
         with self._turn:
-            if self._paused:
+            if self._paused and not self.stopping.is_set():
                 self._paused = False
                 self.socket.listen(self.request_queue_size)
                 self.start()

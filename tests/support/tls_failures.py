@@ -15,10 +15,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pilot.testbed.pki import Authority, Credential, make_proxy
+from pilot.credentials import der
+from pilot.testbed.pki import Authority, Credential, PrivateKey, make_proxy, name_of
 from pilot.tls import sealed_file
+from tests.support.corpus import resign
 
 HOUR = timedelta(hours=1)
+SHA256_OID, SHA1_OID = (der.encode_oid(f"1.2.840.113549.1.1.{number}") for number in (11, 5))
+"""Signatures with RSA (RFC 8017, appendix C)."""
 Shape = Callable[[ssl.SSLContext], None]
 
 
@@ -37,7 +41,6 @@ def issued(
     by: Credential | None = None,
     names: Sequence[str] = ("localhost",),
     bits: int = 2048,
-    digest: hashes.HashAlgorithm | None = None,
     start: timedelta = -HOUR,
     end: timedelta = 24 * HOUR,
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
@@ -61,7 +64,7 @@ def issued(
     )
     if names:
         draft = draft.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-    return Credential(draft.sign(signer.key, digest or hashes.SHA256()), key)
+    return Credential(draft.sign(signer.key, hashes.SHA256()), key)
 
 
 def self_signed(authority: Authority) -> Credential:
@@ -88,11 +91,25 @@ def _old(context: ssl.SSLContext) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_1
 
 
-def _weak(**how: Any) -> Callable[[Authority, Path], Wrong]:
+def with_sha1(cert: x509.Certificate, key: PrivateKey) -> x509.Certificate:
+    """The same certificate, signed with SHA-1."""
+    return resign(cert, SHA256_OID, SHA1_OID, key, hashes.SHA1())
+
+
+def _small(authority: Authority) -> Credential:
+    return issued(authority, bits=1024)
+
+
+def _sha1(authority: Authority) -> Credential:
+    good = issued(authority)
+    return Credential(with_sha1(good.cert, authority.credential.key), good.key)
+
+
+def _weak(make: Callable[[Authority], Credential]) -> Callable[[Authority, Path], Wrong]:
     """A server that is content with a weak key or digest of its own."""
 
-    def make(authority: Authority, _tmp: Path) -> Wrong:
-        weak = issued(authority, **how)
+    def prepare(authority: Authority, _tmp: Path) -> Wrong:
+        weak = make(authority)
 
         def shape(context: ssl.SSLContext) -> None:
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -100,6 +117,43 @@ def _weak(**how: Any) -> Callable[[Authority, Path], Wrong]:
                 context.load_cert_chain(path)
 
         return Wrong(authority.host(), authority.cert_dir, shape)
+
+    return prepare
+
+
+def _authority(directory: Path, dn: str, *, bits: int = 2048, sha1: bool = False, root: Authority | None = None) -> Authority:
+    """An authority in the CA directory, its own root unless another one is given."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    name, now = name_of(dn), datetime.now(UTC)
+    draft = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(root.credential.cert.subject if root else name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - HOUR)
+        .not_valid_after(now + 24 * HOUR)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    signer = root.credential.key if root else key
+    cert = draft.sign(signer, hashes.SHA256())
+    made = Authority(directory, Credential(with_sha1(cert, signer) if sha1 else cert, key), "/DC=test/*")
+    made.publish()
+    return made
+
+
+def _small_root(_given: Authority, tmp: Path) -> Wrong:
+    other = _authority(tmp / "small", "/DC=test/DC=small/CN=Small CA", bits=1024)
+    return Wrong(other.host(), other.cert_dir)
+
+
+def _below_root(**how: Any) -> Callable[[Authority, Path], Wrong]:
+    """An authority between root and server that is weak, although the site has it in its CA directory."""
+
+    def make(_given: Authority, tmp: Path) -> Wrong:
+        root = Authority.create(tmp / "two", dn="/DC=test/DC=two/CN=Root CA", subjects="/DC=test/*")
+        other = _authority(tmp / "two", "/DC=test/DC=two/CN=Issuing CA", root=root, **how)
+        return Wrong(other.host(), other.cert_dir)
 
     return make
 
@@ -157,7 +211,11 @@ FAILURES: dict[str, Callable[[Authority, Path], Wrong]] = {
     "ca-of-the-same-name": _same_name,
     "revoked": _revoked,
     "old-version": _plain(issued, _old),
-    "weak-key": _weak(bits=1024),
+    "weak-key": _weak(_small),
+    "signed-with-sha1": _weak(_sha1),
+    "weak-root": _small_root,
+    "weak-authority": _below_root(bits=1024),
+    "authority-signed-with-sha1": _below_root(sha1=True),
     "wrong-usage": _plain(lambda authority: issued(authority, usage=ExtendedKeyUsageOID.CLIENT_AUTH)),
     "signed-by-a-host": _plain(lambda authority: issued(authority, by=issued(authority))),
     "a-users-proxy": _plain(lambda authority: make_proxy(authority.user("/DC=test/DC=example/OU=People/CN=Mallory"))),
