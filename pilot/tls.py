@@ -23,6 +23,9 @@ from pilot.model import PilotCredential
 
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
+_SECURITY_LEVEL: Final = 2
+"""OpenSSL's, SSL_CTX_set_security_level(3): keys of at least 112 bits (RSA 2048), no signatures with SHA-1."""
+
 
 class TlsUntrusted(Exception):  # noqa: N818 - the caller turns it into an error of its own capability
     """A server's certificate passed the handshake but not the rules of the grid, or there was none."""
@@ -77,6 +80,8 @@ def client_context(trust: EndpointTrust, credential: PilotCredential | None) -> 
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # a name counts only as an alternative name (RFC 9525, section 2)
     context.options |= ssl.OP_NO_RENEGOTIATION  # who the server is was checked once
+    if context.security_level < _SECURITY_LEVEL:  # how OpenSSL was built or configured may allow weak keys or SHA-1
+        context.set_ciphers(f"DEFAULT:@SECLEVEL={_SECURITY_LEVEL}")
     try:
         _load_trust(context, trust)
     except (OSError, ValueError) as error:

@@ -251,7 +251,7 @@ class PandaDispatcher:
             raise
         except Exception as error:
             self.close()
-            known = troubles.explain(error, self._server, limit_s)
+            known = troubles.explain(error, self._server, limit_s, shown=credential is not None)
             if known is None:
                 raise
             raise known from error

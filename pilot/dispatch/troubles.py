@@ -27,11 +27,11 @@ _KNOWN: Final = (
 _LONGEST_CHAIN: Final = 20
 
 
-def explain(error: Exception, server: str, timeout_s: float) -> PilotError | None:
+def explain(error: Exception, server: str, timeout_s: float, *, shown: bool = True) -> PilotError | None:
     """Turn an exception of a call into what it means; None if it is not one that a call may raise, that is, a bug.
 
     Args:
-        server: host and port, for messages. timeout_s: the limit that the call had.
+        server: host and port, for messages. timeout_s: the limit that the call had. shown: whether a client certificate was shown.
     """
     if not isinstance(error, _KNOWN):
         return None
@@ -46,7 +46,7 @@ def explain(error: Exception, server: str, timeout_s: float) -> PilotError | Non
         if isinstance(cause, ReplyTooLargeError):
             return DispatcherProtocolError(f"cannot read the reply of the dispatcher {server}: {cause}; {IS_IT_ONE}", reason="too-large")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return _tls_failure(server, cause)
+            return _tls_failure(server, cause, shown=shown)
     return _unreachable(causes, server, timeout_s)
 
 
@@ -72,12 +72,18 @@ def _untrusted(server: str, why: str) -> DispatcherUntrustedError:
     )
 
 
-def _tls_failure(server: str, error: ssl.SSLError) -> PilotError:
+def _tls_failure(server: str, error: ssl.SSLError, *, shown: bool) -> PilotError:
     reason = error.reason or "unknown"
-    if "ALERT" in reason:
+    if "ALERT" in reason and shown:
         return DispatcherRefusedError(
             f"cannot talk to the dispatcher {server}: it refused the pilot's certificate or this TLS connection ({reason}); check that the "
             "pilot's proxy is valid and its CA known to the server",
+            reason="tls-alert",
+        )
+    if "ALERT" in reason:
+        return DispatcherRefusedError(
+            f"cannot talk to the dispatcher {server}: it refused this TLS connection ({reason}), on which no client certificate was shown; "
+            "if the server demands one, ask its operators for the URL that takes bearer tokens, or let the pilot show its proxy",
             reason="tls-alert",
         )
     return DispatcherProtocolError(

@@ -8,7 +8,6 @@ plain ``http:``. Part of the far side: Python 3.9, standard library.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
@@ -19,6 +18,8 @@ from pilot.farside import trees
 
 BUFFER = 1 << 20
 SOCKET_TIMEOUT_S = 60.0
+SECURITY_LEVEL = 2
+"""OpenSSL's: keys of at least 112 bits (RSA 2048), no signatures with SHA-1."""
 VERIFY_NO_CRL = 3
 """OpenSSL's X509_V_ERR_UNABLE_TO_GET_CRL."""
 
@@ -85,6 +86,11 @@ class Network:
         self._proxy = proxy
         self._context: ssl.SSLContext | None = None
 
+    @property
+    def shown(self) -> str:
+        """What a TLS server gets to see of the client, for messages."""
+        return "the owner's proxy was shown" if self._proxy else "no client certificate was shown"
+
     def left(self) -> float:
         """Seconds left, at most a socket's time limit; raises TransferError at the deadline."""
         left = self.deadline - time.monotonic()
@@ -100,6 +106,8 @@ class Network:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.hostname_checks_common_name = False  # a name counts only as an alternative name (RFC 9525, section 2)
+            if getattr(context, "security_level", 0) < SECURITY_LEVEL:  # Python 3.9 cannot tell
+                context.set_ciphers(f"DEFAULT:@SECLEVEL={SECURITY_LEVEL}")
             if self.trust.get("kind") == "grid":
                 context.load_verify_locations(capath=self.trust["ca_dir"])
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
@@ -196,23 +204,39 @@ def fetch(url: str, write: Callable[[memoryview], None], network: Network) -> No
     if parts.scheme == "file":
         _fetch_local(unquote(parts.path), write, network)
     else:
-        _speaking_http(lambda: _fetch_web(parts, write, network))
+        _speaking_http(lambda: _fetch_web(parts, write, network), parts, network)
 
 
-def _speaking_http(action: Callable[[], T]) -> T:
+def _speaking_http(action: Callable[[], T], parts: SplitResult, network: Network) -> T:
     """Turn the library's complaints about a server into ours. TLS and http are imported only where a URL needs them."""
     import http.client
+    import ssl
 
     try:
         return action()
     except http.client.HTTPException as error:
         raise TransferError("transport", f"the server does not speak http: {type(error).__name__}", transient=True) from None
+    except ssl.SSLError as error:
+        if "ALERT" not in (error.reason or ""):
+            raise
+        raise TransferError("refused", f"{parts.netloc} refused the TLS connection, on which {network.shown} ({error.reason})") from None
+
+
+def _hung_up(action: Callable[[], object]) -> bool:
+    """Send something; True if the server hung up meanwhile. Then its answer, or the TLS alert with its reason, is still to be read."""
+    import ssl
+
+    try:
+        action()
+    except (ssl.SSLEOFError, BrokenPipeError, ConnectionResetError):
+        return True
+    return False
 
 
 def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network: Network) -> None:
     connection = network.connect(parts)
     try:
-        connection.request("GET", _target(parts), headers={"Accept-Encoding": "identity"})
+        _hung_up(lambda: connection.request("GET", _target(parts), headers={"Accept-Encoding": "identity"}))
         response = connection.getresponse()
         _check_status(response, parts, reading=True)
         promised = response.length
@@ -275,7 +299,7 @@ def store(url: str, handle: int, network: Network) -> Tally:
     if parts.scheme == "file":
         tally = _store_local(unquote(parts.path), handle, network)
     else:
-        tally = _speaking_http(lambda: _put(parts, handle, size, network))
+        tally = _speaking_http(lambda: _put(parts, handle, size, network), parts, network)
     if tally.size != size:
         raise TransferError("transport", "the file changed while it was read")
     return tally
@@ -318,17 +342,7 @@ def _put(parts: SplitResult, handle: int, size: int, network: Network) -> Tally:
         connection.putrequest("PUT", _target(parts), skip_accept_encoding=True)
         connection.putheader("Content-Length", str(size))
         connection.putheader("Want-Digest", "adler32")
-        connection.endheaders()
-        refused = False
-        try:
-            for chunk in _chunks(handle):
-                connection.sock.settimeout(network.left())
-                connection.send(chunk)
-                tally.add(chunk)
-        except OSError as error:  # a server that refuses may answer, then close, while we still send
-            refused = error.errno in (errno.EPIPE, errno.ECONNRESET)
-            if not refused:
-                raise
+        refused = _hung_up(lambda: _send_body(connection, handle, tally, network))
         response = connection.getresponse()
         _check_status(response, parts, reading=False)
         if refused:
@@ -339,6 +353,14 @@ def _put(parts: SplitResult, handle: int, size: int, network: Network) -> Tally:
         connection.close()
     _verify_stored(parts, tally, digest, network)
     return tally
+
+
+def _send_body(connection: http.client.HTTPConnection, handle: int, tally: Tally, network: Network) -> None:
+    connection.endheaders()
+    for chunk in _chunks(handle):
+        connection.sock.settimeout(network.left())
+        connection.send(chunk)
+        tally.add(chunk)
 
 
 def _digest_adler32(header: str) -> str:

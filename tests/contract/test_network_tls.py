@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,16 @@ from pilot.errors import (
     StageInError,
 )
 from pilot.identity.courier_options import CourierOptions
-from pilot.model import FileToFetch, Slot
+from pilot.model import BearerToken, FileToFetch, Secret, Slot
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer
-from pilot.testbed.pki import ALICE_DN
+from pilot.testbed.pki import ALICE_DN, Authority
 from pilot.tls import EndpointTrust
 from tests.support.farside_flights import flight
 from tests.support.myproxy_support import LoopWatch, World, make_world, payload, ticket
-from tests.support.tls_failures import FAILURES, Wrong
+from tests.support.tls_failures import FAILURES, Shape, Wrong
 
 LONGEST = 3.0
 BLIND = {"storage": frozenset({"signing-policy"}), "myproxy": frozenset({"name-only-in-subject"})}
@@ -39,11 +40,14 @@ BLIND = {"storage": frozenset({"signing-policy"}), "myproxy": frozenset({"name-o
 servers may name them in the subject alone (pilot/myproxy/opening.py)."""
 
 
-class Listener(TlsServer):
-    """A server that writes down what it hears after a handshake."""
+TOKEN = BearerToken(text=Secret("a.bearer.token"), source="a test")
 
-    def __init__(self, world: World) -> None:
-        super().__init__(_Listener, world.host, world.authority.cert_dir, client_needed=False)
+
+class Listener(TlsServer):
+    """A server that writes down what it hears after a handshake; it verifies clients with the world's CA, or with the one given."""
+
+    def __init__(self, world: World, clients: Authority | None = None) -> None:
+        super().__init__(_Listener, world.host, (clients or world.authority).cert_dir, client_needed=False)
         self.heard: list[bytes] = []
         self.called = threading.Event()
 
@@ -72,11 +76,13 @@ class Stand:
     world: World
     server: Listener
     tmp: Path
-    said: list[str] = field(default_factory=list)
+    showing: bool = True
+    """Whether a client certificate is shown."""
 
     def dispatcher(self, wrong: Wrong) -> PilotError:
         trust = EndpointTrust(kind="grid", ca_dir=str(wrong.ca_dir), crl="strict")
-        options = PandaOptions(url=self.server.url, trust=trust, timeout_s=LONGEST)
+        token = None if self.showing else lambda _refused: TOKEN
+        options = PandaOptions(url=self.server.url, trust=trust, timeout_s=LONGEST, token=token)
         client = PandaDispatcher(options, lambda: self.world.pilot.credential)
         with pytest.raises((DispatcherUntrustedError, DispatcherProtocolError, DispatcherRefusedError)) as caught:
             client.claim(self.world.pilot, Slot(queue="Q", node="n"))
@@ -93,7 +99,8 @@ class Stand:
 
     def storage(self, wrong: Wrong) -> PilotError:
         courier = CourierOptions(trust="grid", ca_dir=str(wrong.ca_dir))
-        with flight(self.tmp / "run", self.world.alice.pem(), courier) as (account, _watch), pytest.raises(StageInError) as caught:
+        proxy = self.world.alice.pem() if self.showing else b""
+        with flight(self.tmp / "run", proxy, courier) as (account, _watch), pytest.raises(StageInError) as caught:
             account.stage_in((FileToFetch(name="in.txt", url=f"{self.server.url}/in.txt"),), LONGEST)
         return caught.value
 
@@ -132,6 +139,45 @@ def test_a_server_that_must_not_be_believed(stand: Stand, peer: str, failure: st
     assert error.message.startswith("cannot ")
     assert stand.server.called.is_set()
     assert stand.server.heard == []
+
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+def of_version(version: ssl.TLSVersion, **settings: Any) -> Shape:
+    """Speak one version of TLS only, with some settings."""
+
+    def shape(context: ssl.SSLContext) -> None:
+        context.minimum_version = context.maximum_version = version
+        for name, value in settings.items():
+            setattr(context, name, value)
+
+    return shape
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("peer", ["dispatcher", "storage"])
+def test_a_client_certificate_that_is_demanded_in_vain(stand: Stand, peer: str, version: ssl.TLSVersion) -> None:
+    """A server that demands a client certificate, where none may be shown, is told as just that, and hears nothing."""
+    stand.showing = False
+    stand.server.dress(stand.world.host, of_version(version, verify_mode=ssl.CERT_REQUIRED))
+    error = PEERS[peer](stand, Wrong(stand.world.host, stand.world.authority.cert_dir))
+    assert "no client certificate was shown" in error.message
+    assert stand.server.heard == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_client_certificate_of_an_unknown_authority(world: World, tmp_path: Path, peer: str, version: ssl.TLSVersion) -> None:
+    """A server that does not know the authority of the certificate that it is shown is told as just that, and hears nothing."""
+    stranger = Authority.create(tmp_path / "stranger", dn="/DC=test/DC=other/CN=Other CA")
+    with Listener(world, stranger) as server:
+        server.dress(world.host, of_version(version))
+        error = PEERS[peer](Stand(world, server, tmp_path), Wrong(world.host, world.authority.cert_dir))
+        assert server.called.is_set()
+    assert error.message.startswith("cannot ")
+    assert "UNKNOWN_CA" in error.message
+    assert server.heard == []
 
 
 def test_there_are_enough_failures() -> None:

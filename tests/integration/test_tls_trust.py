@@ -6,6 +6,8 @@ import ctypes
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -219,3 +221,30 @@ def test_the_credential_loads_in_a_process_without_dumps(authority: Authority, t
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+LEVELS = """
+import ssl
+import subprocess
+import sys
+from pilot.farside.transfer import Network
+from pilot.tls import EndpointTrust, client_context
+trust = {bundle!r}
+ours = client_context(EndpointTrust(kind="system", ca_bundle=trust), None)
+couriers = Network({{"kind": "system", "ca_bundle": trust}}, "", [], 0.0).context()
+print(*(context.security_level for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ours, couriers)))
+"""
+
+
+def test_a_lax_configuration_of_openssl_changes_nothing(authority: Authority, tmp_path: Path) -> None:
+    """Weak keys or digests that this machine's OpenSSL is told to accept are refused all the same."""
+    lax = tmp_path / "openssl.cnf"
+    lax.write_text(
+        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = lax\n"
+        "[lax]\nMinProtocol = TLSv1\nCipherString = DEFAULT:@SECLEVEL=0\n"
+    )
+    script = LEVELS.format(bundle=str(next(authority.cert_dir.glob("*.0"))))
+    told = subprocess.run(
+        [sys.executable, "-c", script], env={"OPENSSL_CONF": str(lax)}, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout.split() == ["0", "2", "2"]
