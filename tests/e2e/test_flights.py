@@ -54,6 +54,8 @@ def test_a_good_flight_moves_files_as_the_owner(rig: Rig) -> None:
     assert (landed.code, landed.left, landed.journal) == (0, [], [])
     assert (job.state, job.arguments["trans_exit_code"], job.diagnosis) == ("finished", 0, "")
     assert rig.phases(job.id) == ["starting", "running", "finished"]
+    assert f"WARNING: the journal {landed.scratch}/pilot-journal lies in scratch space" in landed.stderr
+    assert "journal=in-scratch" in job.arguments["job_metrics"].split()
     stored = {file.path: file for file in rig.grid.storage.files()}
     content = rig.grid.storage.locate("/testbed/sorted.txt").read_bytes()
     assert content == b"apple\nfig\npear\n"

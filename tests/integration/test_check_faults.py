@@ -124,6 +124,14 @@ def test_wrong_setting(site: Site, name: str) -> None:
     assert remedy in failure(check(site, "--only", name, **sets), name)
 
 
+def test_a_journal_that_ends_with_the_slot(site: Site) -> None:
+    """A journal in scratch space is a warning, with a remedy."""
+    code, checks = check(site, "--only", "journal", paths__scratch=site.base, paths__journal=site.base / "journal")
+    assert (code, checks["journal"]["status"]) == (1, "warning")
+    assert "lies in scratch space" in checks["journal"]["found"]
+    assert "paths.journal" in checks["journal"]["remedy"]
+
+
 def test_slot(site: Site, tmp_path: Path) -> None:
     """Published values that are none make the check of the slot warn, with a remedy."""
     (tmp_path / "allocated_cpu").write_text("many")
