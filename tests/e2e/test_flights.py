@@ -192,6 +192,40 @@ def test_a_kill_order_is_obeyed_in_each_stage(rig: Rig, stage: str) -> None:
     assert no_traceback(landed, [job])
 
 
+@pytest.mark.parametrize("word", ["softkill", "alreadydone", "badattemptnr", "nocleanup,softkill"])
+def test_other_words_that_end_a_payload(rig: Rig, word: str) -> None:
+    """A payload of which the dispatcher wants no more is asked to end, has its grace, and is reported once."""
+    bell = rig.bell()
+    number = rig.grid.store.submit(shell(f'trap "echo farewell; exit 0" TERM; echo up > {bell.path}; sleep 600 & wait'))
+    flying = rig.start()
+    assert bell.wait()
+    assert rig.grid.store.set_command(number, word)
+    landed = flying.land(20)
+    job = rig.job(number)
+    assert (landed.code, landed.left, landed.journal) == (0, [], [])
+    assert (job.state, job.arguments["pilot_error_code"]) == ("failed", 1144)
+    assert word.rpartition(",")[2] in job.arguments["pilot_error_diag"]
+    assert archive(rig, number)["payload.stdout"] == "farewell\n"
+    assert rig.reports(number).count("failed") == 1
+    assert ("unknown commands, ignored: 'nocleanup'" in landed.stderr) == word.startswith("nocleanup")
+
+
+def test_a_command_from_outside_is_a_wish_or_nothing(rig: Rig) -> None:
+    """The end of a file of the payload is shown on demand; any other command is told, and nothing of it is done."""
+    harm = rig.base / "harm"
+    bell = rig.bell()
+    number = rig.grid.store.submit(shell(f"echo seen >&2; echo up > {bell.path}; exec sleep 600"))
+    flying = rig.start()
+    assert bell.wait()
+    assert rig.grid.store.set_command(number, f"tail payload.stderr,tail payload.stderr; touch {harm},touch {harm},ps -ef")
+    shown = rig.grid.store.wait_for(lambda jobs: any(job.id == number and job.arguments.get("stdout") == "seen\n" for job in jobs), 20)
+    assert rig.grid.store.kill(number)
+    landed = flying.land(20)
+    assert shown, rig.job(number)
+    assert (landed.code, landed.left, harm.exists()) == (0, [], False)
+    assert f"ignored: 'tail payload.stderr; touch {harm}', 'touch {harm}', 'ps -ef'" in landed.stderr
+
+
 @pytest.mark.parametrize(
     ("limits", "line", "code", "word"),
     [
