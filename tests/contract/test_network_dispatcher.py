@@ -1,4 +1,4 @@
-"""The network matrix at the dispatcher: every fault at each of its calls, alone and in whole flights."""
+"""The network matrix at the dispatcher: every fault at each of its calls, in both dialects, alone and in whole flights."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from tests.support.dispatch_support import SLOT, Pki, job_spec
 from tests.support.world import POLICY, World, virtual_time
 
 TIMEOUT_S = 1.0
+HAPPENS_S = 5.0
 FINAL = ("finished", "failed")
-CALLS = ("claim", "heartbeat", "finish", "status", "renew")
+CALLS = ("claim", "heartbeat", "finish", "status", "renew", "proxy", "alive")
 SEEN = tuple(kind for kind in KINDS if kind != "late")
 """Every kind but the one that waits to be released."""
 QUICK = ("reset", "lost", "bomb", "503-later", "403", "wrong-type")
@@ -63,6 +64,8 @@ class Stand:
     store: Store
     server: DispatcherServer
     client: PandaDispatcher
+    asking: PandaDispatcher
+    """A client that has not asked yet which dialect the server speaks."""
     pilot: PilotIdentity
     journal: Path
 
@@ -80,14 +83,17 @@ class Stand:
         self.server.resume()
 
 
-@pytest.fixture
-def stand(pki: Pki, pilot: PilotIdentity, tmp_path: Path) -> Iterator[Stand]:
+@pytest.fixture(params=["v1", pytest.param("classic", marks=pytest.mark.long)])
+def stand(request: pytest.FixtureRequest, pki: Pki, pilot: PilotIdentity, tmp_path: Path) -> Iterator[Stand]:
     store = Store(tmp_path / "dispatcher.sqlite", renewal_pause_s=0.0)
     rules = {"production_dns": (ROBOT_DN,), "myproxy": "localhost:7512"}
     with DispatcherServer(store, pki.host, pki.authority.cert_dir, pki.authority.voms_dir, **rules) as server:
-        client = pki.dispatcher(server.url, pilot, timeout_s=TIMEOUT_S)
-        yield Stand(store, server, client, pilot, tmp_path / "journal")
+        client = pki.dispatcher(server.url, pilot, timeout_s=TIMEOUT_S, api=request.param)
+        server.rules.proxy_readers, server.rules.proxies = (ROBOT_DN,), lambda _owner, _role: "a proxy"
+        asking = pki.dispatcher(server.url, pilot, timeout_s=TIMEOUT_S, api="auto")
+        yield Stand(store, server, client, asking, pilot, tmp_path / "journal")
         client.close()
+        asking.close()
         server.faults.clear()
     store.close()
 
@@ -107,8 +113,10 @@ def test_a_fault_is_a_declared_error(stand: Stand, call: str, kind: str) -> None
         "finish": lambda: stand.client.finish(outcome),
         "status": lambda: stand.client.state(payload.id),
         "renew": lambda: stand.client.renew_token(payload),
+        "proxy": lambda: stand.client.owner_proxy(payload, ""),
+        "alive": lambda: stand.asking.state(payload.id),
     }
-    stand.server.faults.next(call, kind)
+    fault = stand.server.faults.next(call, kind)
     try:
         calls[call]()
     except PilotError as error:
@@ -116,6 +124,7 @@ def test_a_fault_is_a_declared_error(stand: Stand, call: str, kind: str) -> None
         assert error.message.startswith("cannot ")
         assert payload.ticket.token.reveal() not in error.message
         assert "PRIVATE" not in error.message
+    assert stand.server.faults.wait(fault, HAPPENS_S)
     stand.heal()
     calls[call]()
 
@@ -131,7 +140,7 @@ def test_a_flight_through_a_fault(stand: Stand, monkeypatch: pytest.MonkeyPatch,
     heartbeat = Heartbeat(stand.client.heartbeat, world.watch, 0.05, lambda _trouble: None)
     policy = replace(POLICY, report_budget_s=4.0)
     kit = replace(world.kit(heartbeat=heartbeat, policy=policy), dispatcher=stand.client, journal=spool)
-    stand.server.faults.next(call, kind, times=0 if lasting else 1)
+    fault = stand.server.faults.next(call, kind, times=0 if lasting else 1)
     result = world.work(kit=kit, pilot=stand.pilot, claim_budget_s=0.0)
     heartbeat.close()
     spool.close()
@@ -139,6 +148,7 @@ def test_a_flight_through_a_fault(stand: Stand, monkeypatch: pytest.MonkeyPatch,
     told = world.people.getvalue()
     assert "Traceback" not in told
     assert "PRIVATE" not in told
+    assert stand.server.faults.wait(fault, HAPPENS_S)
     stand.heal()
     recorded = list(stand.journal.iterdir())
     assert flown.delivered != bool(recorded)
@@ -159,9 +169,10 @@ def test_a_claim_through_a_fault(stand: Stand, monkeypatch: pytest.MonkeyPatch, 
     world = World()
     virtual_time(monkeypatch, world.watch)
     spool = Spool(stand.journal, dispatcher=stand.server.url)
-    stand.server.faults.next(call, kind, times=0 if lasting else 1)
+    fault = stand.server.faults.next(call, kind, times=0 if lasting else 1)
     result = world.work(kit=replace(world.kit(), dispatcher=stand.client, journal=spool), pilot=stand.pilot, claim_budget_s=4.0)
     spool.close()
+    assert stand.server.faults.wait(fault, HAPPENS_S)
     stand.heal()
     assert list(stand.journal.iterdir()) == []
     assert len(stand.finals(number)) == len(world.commands) == len(result.flown) <= 1
