@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from pilot.config_queue import QueueDataError
+from pilot.config_queue_source import QueueDataTrust, fetch
 from pilot.dispatch.https import PandaDispatcher, PandaOptions
 from pilot.errors import (
     CredentialUnavailableError,
@@ -137,6 +139,17 @@ def test_a_server_that_must_not_be_believed(stand: Stand, peer: str, failure: st
     stand.server.dress(wrong.shown, wrong.shape)
     error = PEERS[peer](stand, wrong)
     assert error.message.startswith("cannot ")
+    assert stand.server.called.is_set()
+    assert stand.server.heard == []
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_cache_of_queue_data_that_must_not_be_believed(stand: Stand, failure: str) -> None:
+    """The same for the server that describes the queue: nothing is asked, the description is refused."""
+    wrong = FAILURES[failure](stand.world.authority, stand.tmp)
+    stand.server.dress(wrong.shown, wrong.shape)
+    with pytest.raises(QueueDataError, match="cannot be"):
+        fetch(f"{stand.server.url}/Q.json", "", QueueDataTrust(kind="grid", ca_dir=str(wrong.ca_dir), ca_bundle="", crl="strict"))
     assert stand.server.called.is_set()
     assert stand.server.heard == []
 

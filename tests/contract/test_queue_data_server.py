@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilot.config import Config, load_config
+from pilot.config import Loaded, load_config
 from pilot.errors import ConfigurationError
+from pilot.testbed.dispatcher_fault_kinds import KINDS
 from pilot.testbed.grid import Grid, GridOptions, queue_data
 
 
@@ -17,16 +18,20 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
         yield grid
 
 
-def load(grid: Grid, *flags: str) -> Config:
-    queue = queue_data()["nickname"]
-    where = f"site.queue_data={grid.dispatcher.url}/cache/schedconfig/{queue}.all.json"
-    return load_config([str(grid.site_file)], {}, [where, *flags]).config
+def address(grid: Grid) -> str:
+    return f"{grid.dispatcher.url}/cache/schedconfig/{queue_data()['nickname']}.all.json"
+
+
+def load(grid: Grid, *flags: str) -> Loaded:
+    return load_config([str(grid.site_file)], {}, [f"site.queue_data={address(grid)}", *flags])
 
 
 def test_the_cache_is_read(grid: Grid) -> None:
-    """The address that PanDA's servers have, with the dispatcher's own trust."""
+    """The address that PanDA's servers have, with the dispatcher's own trust; each value names it as its source."""
     told = queue_data()
-    config = load(grid)
+    loaded = load(grid)
+    config = loaded.config
+    assert {loaded.provenance[name] for name in ("payload.wall_s", "lifetime.lifetime_s")} == {f"queue data {address(grid)}"}
     assert (config.payload.wall_s, config.payload.memory_mb, config.payload.disk_mb) == (told["maxtime"], told["maxrss"], told["maxwdir"])
     assert config.lifetime.lifetime_s == told["timefloor"] * 60
 
@@ -45,6 +50,23 @@ def test_answers_that_are_none(grid: Grid, kind: str, words: str) -> None:
     grid.dispatcher.faults.next("queuedata", kind)
     with pytest.raises(ConfigurationError, match=words):
         load(grid)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "late"])
+def test_any_fault_of_the_cache(grid: Grid, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """However the cache answers, the true description is taken over or there is one problem of the configuration, in its time."""
+    monkeypatch.setattr("pilot.config_queue_source.CALL_S", 2.5)
+    fault = grid.dispatcher.faults.next("queuedata", kind)
+    try:
+        assert load(grid).config.payload.wall_s == queue_data()["maxtime"]
+    except ConfigurationError as error:
+        assert "1 problem:" in error.message
+        assert address(grid) in error.message
+    assert grid.dispatcher.faults.wait(fault, 5)
+    grid.dispatcher.faults.clear()
+    grid.dispatcher.resume()
+    assert load(grid).config.payload.wall_s == queue_data()["maxtime"]
 
 
 def test_a_server_that_trickles(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
