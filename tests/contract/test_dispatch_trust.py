@@ -231,3 +231,13 @@ def test_request_as_a_real_server_wants_it(pki, pilot) -> None:
         "n_jobs": 1,
         "timeout": 10,
     }
+
+
+def test_a_cookie_is_not_kept(pki, pilot) -> None:
+    """Nothing that a server wants to be remembered goes back to it."""
+    name = "v1_acquire_nojob_managed"
+    with ReplayServer(pki, sample(name), sample(name)) as server:
+        client = pki.dispatcher(server.url, pilot, label="user")
+        assert [client.claim(pilot, SLOT) for _ in range(2)] == [None, None]
+        client.close()
+    assert [headers.get("Cookie") for _, headers, _ in server.requests] == [None, None]

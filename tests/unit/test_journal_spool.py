@@ -388,3 +388,22 @@ def test_orphan_that_was_settled_meanwhile(directory: Path) -> None:
     orphan = next(iter(paths))
     orphan.settle()
     assert list(spool(directory).orphans()) == []
+
+
+def test_a_record_that_goes_while_it_is_taken(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that another start settles between its opening and its locking is nobody's orphan."""
+    dead_pilot(directory, "journal.claimed(a_payload())")
+    (path,) = directory.iterdir()
+    monkeypatch.setattr("pilot.journal.files.fcntl.flock", lambda _fd, _how: path.unlink())
+    assert list(spool(directory).orphans()) == []
+
+
+def test_on_disk_before_the_next_step(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim is on disk with its name, an outcome with its line, before the call returns."""
+    journal, synchronised, really = spool(directory), [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synchronised.append(os.fstat(fd).st_ino), really(fd)))
+    journal.claimed(a_payload())
+    (path,) = directory.iterdir()
+    assert synchronised == [path.stat().st_ino, directory.stat().st_ino]
+    journal.chosen(OUTCOME)
+    assert synchronised[2:] == [path.stat().st_ino]
