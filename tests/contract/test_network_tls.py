@@ -23,16 +23,17 @@ from pilot.errors import (
     DispatcherUntrustedError,
     PilotError,
     StageInError,
+    StageOutError,
 )
 from pilot.identity.courier_options import CourierOptions
-from pilot.model import BearerToken, FileToFetch, Secret, Slot
+from pilot.model import BearerToken, FileToFetch, FileToStore, Secret, Slot
 from pilot.myproxy.client import KeyKind
 from pilot.myproxy.opening import Limits
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
 from pilot.testbed.dispatcher_tls import TlsHandler, TlsServer
 from pilot.testbed.pki import ALICE_DN, Authority
 from pilot.tls import EndpointTrust
-from tests.support.farside_flights import flight
+from tests.support.farside_flights import flight, shell, until_ended
 from tests.support.myproxy_support import LoopWatch, World, make_world, payload, ticket
 from tests.support.tls_failures import FAILURES, Shape, Wrong
 
@@ -106,6 +107,17 @@ class Stand:
             account.stage_in((FileToFetch(name="in.txt", url=f"{self.server.url}/in.txt"),), LONGEST)
         return caught.value
 
+    def storing(self, wrong: Wrong) -> PilotError:
+        """A file so large that the server hangs up while it is sent."""
+        courier = CourierOptions(trust="grid", ca_dir=str(wrong.ca_dir))
+        proxy = self.world.alice.pem() if self.showing else b""
+        with flight(self.tmp / "run", proxy, courier) as (account, watch):
+            account.start(shell("head -c 8000000 /dev/zero > out.txt"))
+            assert until_ended(account, watch) == (0, None)
+            with pytest.raises(StageOutError) as caught:
+                account.stage_out((FileToStore(name="out.txt", url=f"{self.server.url}/out.txt"),), LONGEST)
+        return caught.value
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -123,6 +135,7 @@ PEERS: dict[str, Callable[[Stand, Wrong], PilotError]] = {
     "myproxy": Stand.myproxy,
     "storage": Stand.storage,
 }
+WITH_STORING = {**PEERS, "storing": Stand.storing}
 STORAGE_QUICK = frozenset({"host-name", "expired-crl"})
 CASES = [
     pytest.param(peer, failure, id=f"{peer}-{failure}", marks=() if peer != "storage" or failure in STORAGE_QUICK else (pytest.mark.long,))
@@ -169,24 +182,24 @@ def of_version(version: ssl.TLSVersion, **settings: Any) -> Shape:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("peer", ["dispatcher", "storage"])
+@pytest.mark.parametrize("peer", ["dispatcher", "storage", "storing"])
 def test_a_client_certificate_that_is_demanded_in_vain(stand: Stand, peer: str, version: ssl.TLSVersion) -> None:
     """A server that demands a client certificate, where none may be shown, is told as just that, and hears nothing."""
     stand.showing = False
     stand.server.dress(stand.world.host, of_version(version, verify_mode=ssl.CERT_REQUIRED))
-    error = PEERS[peer](stand, Wrong(stand.world.host, stand.world.authority.cert_dir))
+    error = WITH_STORING[peer](stand, Wrong(stand.world.host, stand.world.authority.cert_dir))
     assert "no client certificate was shown" in error.message
     assert stand.server.heard == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", WITH_STORING)
 def test_a_client_certificate_of_an_unknown_authority(world: World, tmp_path: Path, peer: str, version: ssl.TLSVersion) -> None:
     """A server that does not know the authority of the certificate that it is shown is told as just that, and hears nothing."""
     stranger = Authority.create(tmp_path / "stranger", dn="/DC=test/DC=other/CN=Other CA")
     with Listener(world, stranger) as server:
         server.dress(world.host, of_version(version))
-        error = PEERS[peer](Stand(world, server, tmp_path), Wrong(world.host, world.authority.cert_dir))
+        error = WITH_STORING[peer](Stand(world, server, tmp_path), Wrong(world.host, world.authority.cert_dir))
         assert server.called.is_set()
     assert error.message.startswith("cannot ")
     assert "UNKNOWN_CA" in error.message
