@@ -73,6 +73,8 @@ class Way(Enum):
     """A reply without end, as fast as it is taken."""
     OUTAGE = auto()
     """The server goes away: this connection is cut and later ones are refused, until it is told to come back."""
+    MASK = auto()
+    """This connection is cut, and later ones meet a certificate of nobody that anybody knows, until the server is told to come back."""
     HOLD = auto()
     """The request waits until `Faults.release`, and is worked on then, whether or not its client still waits."""
     TRICKLE = auto()
@@ -128,6 +130,7 @@ KINDS: Final[dict[str, Kind]] = {
     "lost": Kind(text="the request is worked on, its reply is lost", way=Way.CUT, worked=True),
     "lost-reset": Kind(text="the request is worked on, then the connection is reset", way=Way.RESET, worked=True),
     "lost-refused": Kind(text="the request is worked on, its reply is lost, and the server goes away", way=Way.OUTAGE, worked=True),
+    "stranger": Kind(text="from now on a certificate of an unknown authority is shown, until the server is resumed", way=Way.MASK),
     "hang": Kind(text="no reply at all", way=Way.HANG),
     "late": Kind(text="the request is held back, and worked on when it is released, after its client gave up", way=Way.HOLD),
     "twice": Kind(text="the network repeats the request; the second reply goes out", way=Way.TWICE),

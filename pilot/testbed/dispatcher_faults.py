@@ -10,6 +10,7 @@ From a test::
     server.faults.next("claim", "error", late=True)           # a job is assigned, the answer is HTTP 500
     server.pause(); ...; server.resume()                      # an outage of any length: connections are refused
     server.faults.next("finish", "refused")                   # an outage that begins with a call; ended by `resume` or `clear`
+    server.faults.next("heartbeat", "stranger")               # a wrong certificate from that call on, likewise
     server.dress(authority.host("elsewhere.example.org"))     # another certificate for new connections
 
 Calls and kinds are the tables `CALLS` and `KINDS` of `dispatcher_fault_kinds`; both dialects use the same names. People order

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import struct
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pilot.testbed.dispatcher_classic_methods import PREFIX
 from pilot.testbed.dispatcher_fault_kinds import KINDS, WORKED_FIRST, Kind, Way
 from pilot.testbed.dispatcher_faults import Fault
+from pilot.testbed.pki import Authority
 
 if TYPE_CHECKING:
     from pilot.testbed.dispatcher import DispatcherServer
@@ -92,8 +95,19 @@ def _flood(handler: TlsHandler, server: DispatcherServer, _kind: Kind, _right: A
 def _outage(handler: TlsHandler, server: DispatcherServer, _kind: Kind, _right: Answer) -> None:
     handler.close_connection = True
     server.pause()
-    # Orders of other processes must still be seen, and no request comes to look for them.
-    while server.paused and server.faults.any:
+    _until_taken_back(server, lambda: server.paused)
+
+
+def _mask(handler: TlsHandler, server: DispatcherServer, _kind: Kind, _right: Answer) -> None:
+    handler.close_connection = True
+    with tempfile.TemporaryDirectory(prefix="pilot-testbed-") as place:
+        server.mask(Authority.create(Path(place), dn="/DC=test/DC=stranger/CN=Unknown CA").host())
+    _until_taken_back(server, lambda: server.masked)
+
+
+def _until_taken_back(server: DispatcherServer, lasting: Callable[[], bool]) -> None:
+    """Orders of other processes must still be seen, and no request comes to look for them."""
+    while lasting() and server.faults.any:
         if server.stopping.wait(_LOOK_S):
             return
     server.resume()
@@ -135,6 +149,7 @@ _ACTS: Final[dict[Way, Callable[[TlsHandler, DispatcherServer, Kind, Answer], No
     Way.DRIP: _drip,
     Way.FLOOD: _flood,
     Way.OUTAGE: _outage,
+    Way.MASK: _mask,
     Way.TRICKLE: _trickle,
     Way.TRUNCATE: _truncate,
     Way.ECHO: _echo,

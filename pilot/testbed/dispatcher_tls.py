@@ -83,6 +83,7 @@ class TlsServer(ThreadingHTTPServer):
         self._shape: Callable[[ssl.SSLContext], None] | None = None
         self._kept: tuple[object, ssl.SSLContext] | None = None
         self._paused = False
+        self._mask: Credential | None = None
         self._cert_dir = cert_dir
         self._client_needed = client_needed
         self._thread: threading.Thread | None = None
@@ -103,6 +104,11 @@ class TlsServer(ThreadingHTTPServer):
     def paused(self) -> bool:
         """True between `pause` and `resume`."""
         return self._paused
+
+    @property
+    def masked(self) -> bool:
+        """True between `mask` and `resume`."""
+        return self._mask is not None
 
     def start(self) -> None:
         """Serve from now on, in threads of this process."""
@@ -145,9 +151,15 @@ class TlsServer(ThreadingHTTPServer):
             self.socket.bind(self.server_address)
         self.cut()
 
+    def mask(self, credential: Credential) -> None:
+        """Cut all connections and show a wrong certificate to new ones, until `resume`."""
+        self._mask = credential
+        self.cut()
+
     def resume(self) -> None:
-        """Come back after `pause`, on the same port."""
+        """Come back after `pause`, on the same port; show the right certificate again after `mask`."""
         with self._turn:
+            self._mask = None
             if self._paused and not self.stopping.is_set():
                 self._paused = False
                 self.socket.listen(self.request_queue_size)
@@ -157,7 +169,6 @@ class TlsServer(ThreadingHTTPServer):
         """Show another certificate to new connections, and change their TLS context; without arguments: the right ones again."""
         self._credential = credential or self._own_credential
         self._shape = shape
-        self._kept = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -182,12 +193,13 @@ class TlsServer(ThreadingHTTPServer):
 
     def _context(self) -> ssl.SSLContext:
         """The TLS context for a new connection: made anew when the CA directory has changed, since OpenSSL keeps what it has read."""
+        shown, shape = self._mask or self._credential, self._shape
         found = tuple((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in os.scandir(self._cert_dir))
-        if self._kept is None or self._kept[0] != found:
-            context = server_context(self._credential, self._cert_dir, client_needed=self._client_needed)
-            if self._shape is not None:
-                self._shape(context)
-            self._kept = (found, context)
+        if self._kept is None or self._kept[0] != (shown, shape, found):
+            context = server_context(shown, self._cert_dir, client_needed=self._client_needed)
+            if shape is not None:
+                shape(context)
+            self._kept = ((shown, shape, found), context)
         return self._kept[1]
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 (the base class's type)

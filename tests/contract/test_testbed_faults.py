@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from pilot.errors import DispatcherUntrustedError, PayloadInvalidError, PilotError
+from pilot.errors import DispatcherUnreachableError, DispatcherUntrustedError, PayloadInvalidError, PilotError
 from pilot.model import FinalState, Outcome, Phase, Status
 from pilot.ports import Dispatcher
 from pilot.testbed import dispatcher_faults
@@ -174,6 +174,21 @@ def test_clearing_ends_an_outage_too(pilot, server, client) -> None:
     """An outage that began with a call ends when the orders are taken back."""
     server.faults.next("claim", "refused")
     with pytest.raises(PilotError):
+        client.claim(pilot, SLOT)
+    back = threading.Event()
+    resume = server.resume
+    server.resume = lambda: (resume(), back.set())
+    server.faults.clear()
+    assert back.wait(5)
+    assert client.claim(pilot, SLOT) is None
+
+
+def test_a_wrong_certificate_lasts_until_it_is_taken_back(pilot, server, client) -> None:
+    """A server that lost its certificate with a call is not trusted, and is again once the orders are taken back."""
+    server.faults.next("claim", "stranger")
+    with pytest.raises(DispatcherUnreachableError):
+        client.claim(pilot, SLOT)
+    with pytest.raises(DispatcherUntrustedError):
         client.claim(pilot, SLOT)
     back = threading.Event()
     resume = server.resume
