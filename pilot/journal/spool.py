@@ -28,6 +28,8 @@ VERSION = 2
 SUFFIX = ".flight.json"
 EVIDENCE_S = 30 * 86_400.0
 """How long a record that nobody waits for is kept."""
+STALE_S = 3 * 86_400.0
+"""From this age on a record of another machine is told where locks do not work: hardly a flight lasts so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,10 +188,16 @@ class Spool:
             strange.append(f"cannot use the journal's record {path}: {record}; look at it, then remove it")
         elif self._is_ours(record, found):
             return Orphan(record=record, path=path, fd=found.fd)
-        elif record.closed and time.time() - os.fstat(found.fd).st_mtime > EVIDENCE_S:
+        elif record.closed and _age_s(found) > EVIDENCE_S:
             with suppress(JournalError):
                 files.remove(path, found.fd)
             return None
+        elif self._nobody_knows(record, found):
+            host = record.holder.host
+            strange.append(
+                f"cannot say whether the pilot of the journal's record {path} lives: it ran on {host}, and this file system has no locks; "
+                f"start `pilot recover` on {host}, or remove the record if that machine is gone"
+            )
         os.close(found.fd)
         return None
 
@@ -199,10 +207,20 @@ class Spool:
             return False
         return found.locked or holder.is_gone(record.holder, self._here) is True
 
+    def _nobody_knows(self, record: Record, found: files.Found) -> bool:
+        """For this dispatcher, open, old, of another machine, and without a lock that would tell."""
+        if record.closed or record.dispatcher != self._dispatcher or found.locked:
+            return False
+        return holder.is_gone(record.holder, self._here) is None and _age_s(found) > STALE_S
+
     def _path(self, payload_id: str, attempt: int) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", payload_id)[:100]
         exact = hashlib.sha256(f"{self._dispatcher}\n{payload_id}".encode()).hexdigest()[:12]
         return self.directory / f"{safe}.{attempt}.{exact}{SUFFIX}"
+
+
+def _age_s(found: files.Found) -> float:
+    return time.time() - os.fstat(found.fd).st_mtime
 
 
 def whole_record(lines: tuple[bytes, ...]) -> Record | str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pilot.errors import JournalError
-from pilot.journal import files, holder
+from pilot.journal import files
 from pilot.journal.files import MAX_FILE_BYTES
 from pilot.journal.runs import Run, leftovers
 from pilot.journal.spool import Spool
@@ -219,40 +218,6 @@ def test_closed_by_its_own_pilot(directory: Path) -> None:
     assert list(spool(directory).orphans()) == []
     (path,) = directory.iterdir()
     assert b"another attempt" in path.read_bytes()
-
-
-@contextmanager
-def without_locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A file system that has no locks, as a network one without its lock service."""
-
-    def no_locks(_fd: int, _how: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pilot.journal.files.fcntl.flock", no_locks)
-        yield
-
-
-@pytest.mark.parametrize("dead", [False, True])
-def test_without_locks_the_holder_decides(directory: Path, monkeypatch: pytest.MonkeyPatch, dead: bool) -> None:
-    """Where locks do not work a record is its pilot's while that process lives: same host, boot, pid and start time."""
-    with without_locks(monkeypatch):
-        if dead:
-            dead_pilot(directory, "journal.claimed(a_payload())")
-        else:
-            spool(directory).claimed(a_payload())
-        orphans = list(spool(directory).orphans())
-    assert len(orphans) == dead
-
-
-@pytest.mark.parametrize(
-    ("change", "gone"),
-    [({}, False), ({"boot": "before"}, True), ({"started": 1}, True), ({"pid": 2**22 + 1}, True), ({"host": "elsewhere"}, None)],
-)
-def test_who_is_gone(change: dict[str, object], gone: bool | None) -> None:
-    """A process is told by host, boot, number and start time; of another host nothing can be said."""
-    here = holder.present()
-    assert holder.is_gone(replace(here, **change), here) is gone
 
 
 def test_half_made_records_of_killed_pilots_go(directory: Path) -> None:
