@@ -23,6 +23,9 @@ from pilot.errors import JournalError
 MAX_FILE_BYTES = 1_000_000
 DRAFT_PREFIX = ".new-"
 OLD_DRAFT_S = 3600.0
+_MOUNTS = Path("/proc/self/mountinfo")
+_LOCAL_LOCKS = frozenset({"local_lock=flock", "local_lock=all", "nolock", "localflock"})
+"""Options by which NFS (nfs(5)) and Lustre keep locks from other machines."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -134,6 +137,18 @@ def take(path: Path) -> Found | str | None:
         return f"it cannot be read: {refused.strerror}"
     os.close(fd)
     return None
+
+
+def locks_end_here(fd: int) -> bool:
+    """True if other machines do not see locks on this file, as the options of its mount say (proc_pid_mountinfo(5))."""
+    device = os.fstat(fd).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError):
+        for line in _MOUNTS.read_text("utf-8", "replace").splitlines():
+            mount, _, system = line.partition(" - ")
+            if number in mount.split()[2:3]:
+                return not _LOCAL_LOCKS.isdisjoint(system.replace(" ", ",").split(","))
+    return False
 
 
 def remove(path: Path, fd: int) -> None:

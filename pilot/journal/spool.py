@@ -195,8 +195,8 @@ class Spool:
         elif self._nobody_knows(record, found):
             host = record.holder.host
             strange.append(
-                f"cannot say whether the pilot of the journal's record {path} lives: it ran on {host}, and this file system has no locks; "
-                f"start `pilot recover` on {host}, or remove the record if that machine is gone"
+                f"cannot say whether the pilot of the journal's record {path} lives: it ran on {host}, and no lock of this file system "
+                f"reaches there; start `pilot recover` on {host}, or remove the record if that machine is gone"
             )
         os.close(found.fd)
         return None
@@ -205,13 +205,20 @@ class Spool:
         """For this dispatcher, open, and without a living holder."""
         if record.closed or record.dispatcher != self._dispatcher:
             return False
-        return found.locked or holder.is_gone(record.holder, self._here) is True
+        return self._is_gone(record, found) is True
+
+    def _is_gone(self, record: Record, found: files.Found) -> bool | None:
+        """Whether a record's pilot is gone; None if nobody here can say."""
+        elsewhere = record.holder.host != self._here.host
+        if found.locked and not (elsewhere and files.locks_end_here(found.fd)):
+            return True
+        return holder.is_gone(record.holder, self._here)
 
     def _nobody_knows(self, record: Record, found: files.Found) -> bool:
         """For this dispatcher, open, old, of another machine, and without a lock that would tell."""
-        if record.closed or record.dispatcher != self._dispatcher or found.locked:
+        if record.closed or record.dispatcher != self._dispatcher:
             return False
-        return holder.is_gone(record.holder, self._here) is None and _age_s(found) > STALE_S
+        return self._is_gone(record, found) is None and _age_s(found) > STALE_S
 
     def _path(self, payload_id: str, attempt: int) -> Path:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", payload_id)[:100]

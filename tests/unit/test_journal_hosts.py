@@ -59,6 +59,13 @@ def test_who_is_gone(change: dict[str, object], gone: bool | None) -> None:
     assert holder.is_gone(replace(here, **change), here) is gone
 
 
+def of_host(path: Path, host: str, age_s: float = 0.0) -> None:
+    """Make a record one of another machine, and older."""
+    past = path.stat().st_mtime - age_s
+    path.write_bytes(path.read_bytes().replace(f'"host":"{HOST}"'.encode(), f'"host":"{host}"'.encode()))
+    os.utime(path, (past, past))
+
+
 @pytest.mark.parametrize(("host", "age_s", "told"), [("elsewhere", OLD_S, True), ("elsewhere", 60, False), (HOST, OLD_S, False)])
 def test_an_old_record_of_another_machine(directory: Path, monkeypatch: pytest.MonkeyPatch, host: str, age_s: float, told: bool) -> None:
     """Nobody here takes it up, since its pilot may live; once it is older than flights are, a person is told."""
@@ -66,11 +73,38 @@ def test_an_old_record_of_another_machine(directory: Path, monkeypatch: pytest.M
         journal = spool(directory)
         journal.claimed(a_payload())
         (path,) = directory.iterdir()
-        path.write_bytes(path.read_bytes().replace(f'"host":"{HOST}"'.encode(), f'"host":"{host}"'.encode()))
-        past = path.stat().st_mtime - age_s
-        os.utime(path, (past, past))
+        of_host(path, host, age_s)
         orphans = spool(directory).orphans()
         assert list(orphans) == []
         assert path.exists()
     assert [host in sentence and "pilot recover" in sentence for sentence in orphans.strange] == [True] * told
     journal.close()
+
+
+MOUNTS = """22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/a
+63 22 {device} /export {place} rw,relatime shared:9 - nfs {source} rw,vers=3,{options}
+64 22 0:99 / /elsewhere rw - nfs server:/x rw,local_lock=all
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "ours"),
+    [
+        ("local_lock=none", "elsewhere", True),
+        ("local_lock=flock", "elsewhere", False),
+        ("local_lock=all,nolock", "elsewhere", False),
+        ("localflock", "elsewhere", False),
+        ("local_lock=all", HOST, True),
+    ],
+)
+def test_locks_that_end_at_this_machine(directory: Path, monkeypatch: pytest.MonkeyPatch, options: str, host: str, ours: bool) -> None:
+    """A lock that could be had counts for pilots of another machine only where those would have seen it too."""
+    dead_pilot(directory, "journal.claimed(a_payload())")
+    (path,) = directory.iterdir()
+    of_host(path, host)
+    number = path.stat().st_dev
+    mounts = directory.parent / "mountinfo"
+    device = f"{os.major(number)}:{os.minor(number)}"
+    mounts.write_text(MOUNTS.format(device=device, place=directory, source="server:/nolock", options=options))
+    monkeypatch.setattr("pilot.journal.files._MOUNTS", mounts)
+    assert bool(list(spool(directory).orphans())) == ours
