@@ -9,6 +9,7 @@ import http.cookiejar
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -23,6 +24,7 @@ from pilot.tls import EndpointTrust, check_server_chain
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+Context = Callable[[], ssl.SSLContext]
 _CHUNK: Final = 65_536
 _ALERT_S: Final = 0.2
 
@@ -87,8 +89,8 @@ class DeadlineSocket(ssl.SSLSocket):
             raise
 
 
-def open_session(context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadline, user_agent: str) -> requests.Session:
-    """Make a session that talks https with exactly this TLS context and nothing from the environment."""
+def open_session(context: Context, trust: EndpointTrust, deadline: Deadline, user_agent: str) -> requests.Session:
+    """Make a session that talks https with exactly the TLS context that it is given for each connection, nothing from the environment."""
     session = requests.Session()
     session.trust_env = False
     session.headers.clear()
@@ -142,7 +144,7 @@ def exchange(session: requests.Session, deadline: Deadline, base: str, request: 
 class _Adapter(HTTPAdapter):
     """Leaves all TLS decisions to one context: nothing is loaded on top of it, certifi's bundle in particular."""
 
-    def __init__(self, context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadline) -> None:
+    def __init__(self, context: Context, trust: EndpointTrust, deadline: Deadline) -> None:
         self._pool_class = _pool_class(context, trust, deadline)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
@@ -155,15 +157,17 @@ class _Adapter(HTTPAdapter):
         """Do nothing where requests would name certifi's bundle: the connection verifies by its own context."""
 
 
-def _pool_class(context: ssl.SSLContext, trust: EndpointTrust, deadline: Deadline) -> type[HTTPSConnectionPool]:
+def _pool_class(context: Context, trust: EndpointTrust, deadline: Deadline) -> type[HTTPSConnectionPool]:
     class Connection(HTTPSConnection):
         """Connects and shakes hands itself, so that no default of the libraries takes part."""
 
         def connect(self) -> None:
+            settings = context()
+            settings.sslsocket_class = DeadlineSocket
             raw = _connect(self.host, self.port or 443, deadline)
             try:
                 raw.settimeout(deadline.for_connecting())
-                tls = context.wrap_socket(raw, server_hostname=self.host)
+                tls = settings.wrap_socket(raw, server_hostname=self.host)
             except BaseException:
                 raw.close()
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from pilot.dispatch.connection import Deadline
 
 _SERVER_TIMEOUT_S: Final = 60
+_CONTEXT_S: Final = 300.0
+"""So long a TLS context serves new connections: OpenSSL keeps the revocation lists that it has read, and they are renewed under it."""
 
 
 def _tell_nobody(_event: str, _text: str) -> None:
@@ -102,7 +105,7 @@ class PandaDispatcher:
         self._server = parts.netloc
         self._credential = credential
         self._claimer: PilotCredential | None = None
-        self._context: tuple[PilotCredential | None, ssl.SSLContext] | None = None
+        self._context: tuple[PilotCredential | None, float, ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
         self._dialect = dialects.BY_NAME.get(options.api)
         self._dialect_lock = threading.Lock()
@@ -266,9 +269,8 @@ class PandaDispatcher:
         self.close()
         from pilot.dispatch import connection
 
-        context = self._tls(credential)
         deadline = connection.Deadline(self._options.connect_timeout_s)
-        session = connection.open_session(context, self._options.trust, deadline, self._user_agent())
+        session = connection.open_session(lambda: self._tls(credential), self._options.trust, deadline, self._user_agent())
         made = _Line(credential, session, deadline)
         self._lines.line = made
         return made
@@ -279,12 +281,9 @@ class PandaDispatcher:
         return f"multi-user-pilot/{__version__}" + (f" ({'; '.join(facts)})" if facts else "")
 
     def _tls(self, credential: PilotCredential | None) -> ssl.SSLContext:
-        """The TLS context for a credential, made once for all threads."""
-        from pilot.dispatch import connection
-
+        """The TLS context for a new connection, the same for all threads for a while."""
         with self._context_lock:
-            if self._context is None or self._context[0] is not credential:
-                context = client_context(self._options.trust, credential)
-                context.sslsocket_class = connection.DeadlineSocket
-                self._context = (credential, context)
-            return self._context[1]
+            now = time.monotonic()
+            if self._context is None or self._context[0] is not credential or now - self._context[1] > _CONTEXT_S:
+                self._context = (credential, now, client_context(self._options.trust, credential))
+            return self._context[2]

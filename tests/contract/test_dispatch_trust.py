@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -95,6 +96,21 @@ def test_revoked_server(pki, pilot, store) -> None:
         assert "revoked" in expect_untrusted(pki.dispatcher(server.url, pilot), pilot, store)
 
 
+def test_a_revocation_list_is_renewed_under_a_pilot(pki, pilot, store, tmp_path, monkeypatch) -> None:
+    """A pilot lives longer than the revocation lists that it began with: those that the site has brought in meanwhile count."""
+    monkeypatch.setattr("pilot.dispatch.https._CONTEXT_S", 0.0)
+    other = Authority.create(tmp_path / "short", dn="/DC=test/DC=short/CN=Short CA")
+    trust = EndpointTrust(kind="grid", ca_dir=str(other.cert_dir))
+    with DispatcherServer(store, other.host(), pki.authority.cert_dir, pki.authority.voms_dir, production_dns=(ROBOT_DN,)) as server:
+        client = PandaDispatcher(PandaOptions(url=server.url, trust=trust, api="v1"), lambda: pilot.credential)
+        other.publish_crl(now=datetime.now(UTC) - timedelta(days=9), lifetime=timedelta(days=1))
+        with pytest.raises(DispatcherUntrustedError, match="expired"):
+            client.claim(pilot, SLOT)
+        other.publish_crl()
+        assert client.claim(pilot, SLOT) is None
+        client.close()
+
+
 def test_signing_policy_is_checked_before_anything_is_sent(pki, pilot, store, tmp_path) -> None:
     """A CA that signs outside its signing policy is not believed, though OpenSSL would."""
     other = Authority.create(tmp_path / "narrow", dn="/DC=test/DC=narrow/CN=Narrow CA", subjects="/DC=test/DC=narrow/OU=Nobody/*")
@@ -147,7 +163,7 @@ def test_context_holds_no_other_authority(pki, pilot, server) -> None:
     """After a call the TLS context knows the one CA that it needed, and none of a public bundle."""
     client = pki.dispatcher(server.url, pilot)
     client.claim(pilot, SLOT)
-    _, context = client._context
+    *_, context = client._context
     subjects = [dict(part[0] for part in cert["subject"]).get("commonName") for cert in context.get_ca_certs()]
     assert set(subjects) <= {"Testbed CA"}
 
