@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,10 @@ from tests.support.flight_rig import Rig
 from tests.support.flight_swarm import Swarm, Told
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with Rig(GridOptions(myproxy="embedded", heartbeat_s=600)) as made:
+@pytest.fixture(params=[("v1", "classic")], ids=["v1"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    settings: dict[str, dict[str, Any]] = {"dispatcher": {"api": "auto"}}
+    with Rig(GridOptions(myproxy="embedded", heartbeat_s=600, dialects=request.param, settings=settings)) as made:
         yield made
 
 
@@ -34,5 +36,14 @@ def test_a_few_flights_over_some_pilots(rig: Rig) -> None:
 def test_a_thousand_flights_over_twenty_pilots(rig: Rig) -> None:
     """1,000 flights over 20 pilots at a time: the same."""
     told = Swarm(rig, flights=1000, pilots=20, seed=2).fly()
+    print(told)
+    good(told)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rig", [("classic",)], indirect=True, ids=["classic"])
+def test_the_classic_dialect(rig: Rig) -> None:
+    """200 flights over ten pilots, for a server that speaks the classic dialect alone: the same."""
+    told = Swarm(rig, flights=200, pilots=10, seed=3).fly()
     print(told)
     good(told)
