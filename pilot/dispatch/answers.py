@@ -38,6 +38,8 @@ class Response:
     body: bytes
     retry_after: str = ""
     """The header of that name (RFC 9110, section 10.2.3); empty if there was none."""
+    ended: bool = True
+    """The server told where the body ends; without that it may have been cut short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def answer(response: Response, server: str) -> Answer:
     if response.status != 200:
         raise answers.http_error(response, server)
     try:
-        data = _json(response.body) if response.body.lstrip()[:1] == b"{" else _urlencoded(response.body)
+        data = _json(response.body) if response.body.lstrip()[:1] == b"{" else _urlencoded(response)
     except ValueError as error:
         raise answers.no_reply(server, f"its reply is no use, {error}", "not-json") from error
     code = _code(data.get("StatusCode"))
@@ -85,7 +85,11 @@ def _json(body: bytes) -> dict[str, Json]:
     return found
 
 
-def _urlencoded(body: bytes) -> dict[str, Json]:
+def _urlencoded(response: Response) -> dict[str, Json]:
+    body = response.body
+    if not response.ended:  # unlike JSON it does not show that something is missing
+        msg = "nothing tells where it ends, so that it may be cut short"
+        raise ValueError(msg)
     if len(body) > strictjson.MAX_BYTES:
         msg = f"it has more than {strictjson.MAX_BYTES} bytes"
         raise ValueError(msg)

@@ -138,7 +138,9 @@ def exchange(session: requests.Session, deadline: Deadline, base: str, request: 
             if len(found) > max_bytes:
                 msg = f"the reply has more than {max_bytes} bytes"
                 raise ReplyTooLargeError(msg)
-        return Response(status=response.status_code, body=bytes(found), retry_after=response.headers.get("Retry-After", ""))
+        headers = response.headers
+        ended = "Content-Length" in headers or headers.get("Transfer-Encoding", "").lower() == "chunked"
+        return Response(status=response.status_code, body=bytes(found), retry_after=headers.get("Retry-After", ""), ended=ended)
 
 
 class _Adapter(HTTPAdapter):

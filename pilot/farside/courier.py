@@ -64,7 +64,7 @@ def get(order: dict[str, Any], directory: int, network: Network) -> Tally:
         trees.write_whole(target, data)
 
     try:
-        fetch(order["url"], write, network)
+        fetch(order["url"], write, network, promised=size is not None or bool(algorithm))
         tally.check(size, algorithm, value)
         os.fsync(target)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -194,8 +194,8 @@ def _chunks(handle: int) -> Iterator[memoryview]:
         yield buffer[:count]
 
 
-def fetch(url: str, write: Callable[[memoryview], None], network: Network) -> None:
-    """Hand the bytes behind a URL to `write`.
+def fetch(url: str, write: Callable[[memoryview], None], network: Network, *, promised: bool) -> None:
+    """Hand the bytes behind a URL to `write`; where nothing is `promised` of them the server must tell where they end.
 
     Raises:
         TransferError; OSError from the network or from `write`.
@@ -204,7 +204,7 @@ def fetch(url: str, write: Callable[[memoryview], None], network: Network) -> No
     if parts.scheme == "file":
         _fetch_local(unquote(parts.path), write, network)
     else:
-        _speaking_http(lambda: _fetch_web(parts, write, network), parts, network)
+        _speaking_http(lambda: _fetch_web(parts, write, network, promised), parts, network)
 
 
 def _speaking_http(action: Callable[[], T], parts: SplitResult, network: Network) -> T:
@@ -233,13 +233,15 @@ def _hung_up(action: Callable[[], object]) -> bool:
     return False
 
 
-def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network: Network) -> None:
+def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network: Network, promised: bool) -> None:
     connection = network.connect(parts)
     try:
         _hung_up(lambda: connection.request("GET", _target(parts), headers={"Accept-Encoding": "identity"}))
         response = connection.getresponse()
         _check_status(response, parts, reading=True)
-        promised = response.length
+        length = response.length
+        if length is None and not response.chunked and not promised:
+            raise TransferError("transport", f"{parts.netloc} does not tell where the file ends, so that it may be cut short")
         buffer, total = memoryview(bytearray(BUFFER)), 0
         while True:
             if connection.sock is not None:
@@ -249,8 +251,8 @@ def _fetch_web(parts: SplitResult, write: Callable[[memoryview], None], network:
                 break
             total += count
             write(buffer[:count])
-        if promised is not None and total != promised:
-            raise TransferError("transport", f"{parts.netloc} closed after {total} of {promised} bytes", transient=True)
+        if length is not None and total != length:
+            raise TransferError("transport", f"{parts.netloc} closed after {total} of {length} bytes", transient=True)
     finally:
         connection.close()
 

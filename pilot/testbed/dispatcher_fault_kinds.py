@@ -81,13 +81,15 @@ class Way(Enum):
     """The right reply, but slowly."""
     TRUNCATE = auto()
     """Half of the right reply, under the length of the whole."""
+    HALF = auto()
+    """Half of the right reply, with nothing that tells where it ends."""
     TWICE = auto()
     """The request is worked on twice, as if the network had repeated it; the second reply goes out."""
     ECHO = auto()
     """The right reply goes out twice on the same connection."""
 
 
-WORKED_FIRST: Final = frozenset({Way.TRICKLE, Way.TRUNCATE, Way.ECHO})
+WORKED_FIRST: Final = frozenset({Way.TRICKLE, Way.TRUNCATE, Way.HALF, Way.ECHO})
 """Ways that need the right reply, so the request is always worked on."""
 
 
@@ -119,6 +121,7 @@ def _http(status: int, text: str, *headers: tuple[str, str]) -> Kind:
     return Kind(text=text, status=status, headers=(("Content-Type", "text/html"), *headers), body=lambda: body)
 
 
+_CHUNKS: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _DEEP: Final = 100_000
 _MEGABYTE: Final = 1024 * 1024
 
@@ -139,6 +142,9 @@ KINDS: Final[dict[str, Kind]] = {
     "slow": Kind(text="a reply without end, a byte at a time", way=Way.DRIP),
     "trickle": Kind(text="the right reply, slowly, within two seconds", way=Way.TRICKLE),
     "truncated": Kind(text="half of the right reply", way=Way.TRUNCATE),
+    "no-length": Kind(text="half of the right reply, ended by closing the connection", way=Way.HALF),
+    "cut-chunk": Kind(text="a reply in chunks, cut within the first", way=Way.RAW, body=lambda: _CHUNKS + b'40\r\n{"success": true'),
+    "bad-chunk": Kind(text="a chunk without a size", way=Way.RAW, body=lambda: _CHUNKS + b"zz\r\n{}\r\n0\r\n\r\n"),
     "huge": Kind(text="a reply of 8 MB", body=lambda: b" " * (8 * _MEGABYTE)),
     "endless": Kind(text="a reply without end, as fast as it is taken", way=Way.FLOOD),
     "compressed": Kind(

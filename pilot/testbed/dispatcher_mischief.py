@@ -126,6 +126,11 @@ def _truncate(handler: TlsHandler, _server: DispatcherServer, _kind: Kind, right
     _write(handler, _message(right)[: -max(1, len(right[1]) // 2)])
 
 
+def _half(handler: TlsHandler, _server: DispatcherServer, _kind: Kind, right: Answer) -> None:
+    handler.close_connection = True
+    _write(handler, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + right[1][: len(right[1]) // 2])
+
+
 def _echo(handler: TlsHandler, _server: DispatcherServer, _kind: Kind, right: Answer) -> None:
     _write(handler, _message(right) * 2)
 
@@ -152,5 +157,6 @@ _ACTS: Final[dict[Way, Callable[[TlsHandler, DispatcherServer, Kind, Answer], No
     Way.MASK: _mask,
     Way.TRICKLE: _trickle,
     Way.TRUNCATE: _truncate,
+    Way.HALF: _half,
     Way.ECHO: _echo,
 }

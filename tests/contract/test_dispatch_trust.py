@@ -257,3 +257,9 @@ def test_a_cookie_is_not_kept(pki, pilot) -> None:
         assert [client.claim(pilot, SLOT) for _ in range(2)] == [None, None]
         client.close()
     assert [headers.get("Cookie") for _, headers, _ in server.requests] == [None, None]
+
+
+def test_a_urlencoded_reply_in_chunks(pki, pilot) -> None:
+    """A classic reply whose last chunk tells its end is whole."""
+    with ReplayServer(pki, (200, b"StatusCode=20&errorDialog=none")) as server:
+        assert pki.dispatcher(server.url, pilot, api="classic").claim(pilot, SLOT) is None

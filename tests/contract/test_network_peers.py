@@ -31,7 +31,7 @@ DATA = b"some data"
 ADLER32 = Checksum(algorithm="adler32", value=f"{zlib.adler32(DATA):08x}")
 SEEN = tuple(name for name, kind in KINDS.items() if kind.way is not Way.HOLD)
 QUICK = ("reset", "truncated", "bomb", "garbage", "404")
-BELIEVED = frozenset({"endless"})
+BELIEVED = frozenset({"endless", "no-length"})
 """A storage that says yes to what it got, with nothing about it that could be compared."""
 
 

@@ -136,6 +136,9 @@ def test_https_get_and_put_with_the_owners_proxy(tmp_path: Path, grid: Grid) -> 
         ("redirect/x", StageInError, "which is not followed"),
         ("none", InputMissingError, "does not have it"),
         ("truncated/x", StageInError, "closed after 4 of 8 bytes"),
+        ("open/x", StageInError, "does not tell where the file ends"),
+        ("cut-chunks/x", StageInError, "does not speak http: IncompleteRead"),
+        ("no-last-chunk/x", StageInError, "does not speak http: IncompleteRead"),
         ("garbage/x", StageInError, "does not speak http"),
         ("down/x", StageInError, "status 503"),
     ],
@@ -147,6 +150,17 @@ def test_misbehaving_servers(tmp_path: Path, grid: Grid, path: str, error: type[
             account.stage_in((FileToFetch(name="mine", url=f"{grid.storage.url}/{path}"),), 5)
         assert not (Path(account.work) / "mine").exists()
         assert not list(Path(account.work).glob(".part*"))
+
+
+def test_a_file_without_a_length(tmp_path: Path, grid: Grid) -> None:
+    """What comes in whole chunks, or up to the end of the connection as its promised size says, is complete."""
+    files = (
+        FileToFetch(name="a", url=f"{grid.storage.url}/chunks/x"),
+        FileToFetch(name="b", url=f"{grid.storage.url}/open/x", size_bytes=4),
+    )
+    with flight(tmp_path / "run", grid.proxy, grid.courier) as (account, _watch):
+        assert [moved.size_bytes for moved in account.stage_in(files, 5)] == [9, 4]
+        assert (Path(account.work) / "a").read_bytes() == b"some data"
 
 
 def test_passing_errors_are_tried_again(tmp_path: Path, grid: Grid) -> None:

@@ -108,7 +108,7 @@ def sample_request(name: str) -> tuple[str, str, list[str], dict[str, str], byte
 
 
 class ReplayServer(TlsServer):
-    """Answers each request with the next of the given (status, body) replies, under text/plain and with a cookie; keeps the requests."""
+    """Answers each request with the next of the given (status, body) replies, in chunks as real servers do, and keeps the requests."""
 
     def __init__(self, pki: Pki, *replies: tuple[int, bytes]) -> None:
         super().__init__(_Replay, pki.host, pki.authority.cert_dir, client_needed=False)
@@ -123,7 +123,14 @@ class _Replay(TlsHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.requests.append((self.path, dict(self.headers.items()), body))
         status, reply = self.server.replies.pop(0)
-        self.reply(status, reply, headers={"Set-Cookie": "session=1; Path=/; Secure"})
+        self.send_response(status)
+        for name, value in (("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked"), ("Set-Cookie", "session=1; Path=/; Secure")):
+            self.send_header(name, value)
+        self.end_headers()
+        for part in filter(None, (reply[:7], reply[7:])):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
 
 
 class PlainHandler(BaseHTTPRequestHandler):

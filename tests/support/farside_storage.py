@@ -11,6 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+OPEN = {
+    "open": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsome \r\n4\r\ndata\r\n0\r\n\r\n",
+    "cut-chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsome \r\n4\r\nda",
+    "no-last-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsome \r\n",
+}
+"""Answers without a length, whole and cut short."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -42,6 +50,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(1)
         elif fault == "truncated":
             self._answer(200, b"half", Content_Length="8")
+            self.close_connection = True
+        elif fault in OPEN:
+            self.server.asked.append(f"GET {self.path} 200")
+            self.wfile.write(OPEN[fault])
             self.close_connection = True
         elif fault == "garbage":
             self.server.asked.append(f"GET {self.path} garbage")

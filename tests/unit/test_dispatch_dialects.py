@@ -202,6 +202,17 @@ def test_garbage_is_a_protocol_error(body: bytes) -> None:
             read(Response(status=200, body=body), SERVER)
 
 
+def test_what_may_be_cut_short_is_no_answer() -> None:
+    """A urlencoded answer looks whole wherever it ends, so the server has to tell where; JSON shows it by itself."""
+    for body, whole in ((b"StatusCode=0&command=tobekilled", False), (b'{"StatusCode": 0, "command": "NULL"}', True)):
+        told = Response(status=200, body=body, ended=False)
+        if whole:
+            assert CLASSIC.orders(told, SERVER)[0].orders == ()
+        else:
+            with pytest.raises(DispatcherProtocolError, match="cut short"):
+                CLASSIC.orders(told, SERVER)
+
+
 def test_a_classic_job_that_cannot_be_run_is_reportable() -> None:
     """A refused definition keeps id, attempt and owner in this dialect too."""
     with pytest.raises(PayloadInvalidError) as caught:
