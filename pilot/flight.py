@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pilot import telling
-from pilot.delivery import Answered, conclude
+from pilot.delivery import Answered, conclude, refused_for_good
 from pilot.errors import JournalError, PilotError
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
@@ -261,6 +261,7 @@ def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
                 budget_s=kit.policy.report_budget_s,
                 watch=kit.watch,
                 on_retry=lambda trouble: kit.teller.say("report.again", f"will try again: {trouble.message}"),
+                worth=lambda trouble: not refused_for_good(trouble),
             )
         except PilotError as trouble:
             text = f"cannot deliver the final state of payload {outcome.payload_id}: {trouble.message}; it stays in the journal"

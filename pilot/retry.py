@@ -37,8 +37,20 @@ def pause_s(tried: int, trouble: PilotError, chance: float) -> float:
     return longest / 2 + chance * longest / 2
 
 
-def patiently(action: Callable[[], T], *, budget_s: float, watch: Watch, on_retry: Callable[[PilotError], None]) -> T:
-    """Call `action`; on a transient PilotError call it again, as long as the next try begins within `budget_s`.
+def passing(trouble: PilotError) -> bool:
+    """True for trouble that goes by itself."""
+    return trouble.transient
+
+
+def patiently(
+    action: Callable[[], T],
+    *,
+    budget_s: float,
+    watch: Watch,
+    on_retry: Callable[[PilotError], None],
+    worth: Callable[[PilotError], bool] = passing,
+) -> T:
+    """Call `action`; on a PilotError that is `worth` it call it again, as long as the next try begins within `budget_s`.
 
     Once a signal told the pilot to stop no further try is made: the slot is wanted back. An order about a payload is no
     reason to give up.
@@ -50,13 +62,20 @@ def patiently(action: Callable[[], T], *, budget_s: float, watch: Watch, on_retr
     try:
         return action()
     except PilotError as first:
-        if not first.transient or budget_s <= 0 or _leaving(watch):
+        if not worth(first) or budget_s <= 0 or _leaving(watch):
             raise
         pending = first
-    return _again(action, pending, deadline, watch, on_retry)
+    return _again(action, pending, deadline, watch, on_retry, worth)
 
 
-def _again(action: Callable[[], T], first: PilotError, deadline: float, watch: Watch, on_retry: Callable[[PilotError], None]) -> T:
+def _again(  # noqa: PLR0917 - what `patiently` was given, and the first failure
+    action: Callable[[], T],
+    first: PilotError,
+    deadline: float,
+    watch: Watch,
+    on_retry: Callable[[PilotError], None],
+    worth: Callable[[PilotError], bool],
+) -> T:
     import tenacity  # costs 30 ms, which a flight without trouble does not pay
 
     pending, told_of_first = first, False
@@ -84,7 +103,7 @@ def _again(action: Callable[[], T], first: PilotError, deadline: float, watch: W
     policy = tenacity.Retrying(
         stop=spent,
         wait=wait,
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, PilotError) and error.transient),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, PilotError) and worth(error)),
         before_sleep=lambda _state: on_retry(pending),
         sleep=sleep,
         reraise=True,

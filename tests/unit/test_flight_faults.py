@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pilot import errors
+from pilot.delivery import refused_for_good
 from pilot.errors import PilotError
 from pilot.model import FinalState, KnownState, Order, Outcome, Reply
 from pilot.shift import ShiftResult
@@ -159,8 +160,32 @@ def test_report_that_is_not_acknowledged(world: World, kind: type[PilotError]) -
     assert kept.state is FinalState.FINISHED
     assert error_of(result) == kind.exit_code
     assert result.flown[0].delivered is False
-    assert (world.ledger.count("dispatcher.finish") > 4) is kind.transient
+    assert (world.ledger.count("dispatcher.finish") > 4) is not refused_for_good(kind("cannot report"))
     assert world.watch.now < 1000 + RUN_S + POLICY.report_budget_s + 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        errors.DispatcherRefusedError("cannot work for it", reason="http-403"),
+        errors.DispatcherRefusedError("cannot work for it", reason="tls-alert"),
+        errors.DispatcherUntrustedError("cannot trust it", reason="certificate"),
+        errors.DispatcherProtocolError("cannot understand it", reason="not-json"),
+    ],
+    ids=["who-asks", "certificate-of-who-asks", "certificate-of-the-server", "a-page-in-between"],
+)
+def test_a_final_report_outlasts_what_may_be_put_right(world: World, trouble: PilotError) -> None:
+    """A refusal of who asks, a server that cannot be trusted or is none: tried again, and once it is put right all is well."""
+    left = [trouble] * 3
+
+    def refuse() -> None:
+        if left:
+            raise left.pop()
+
+    world.at["dispatcher.finish"] = refuse
+    result = world.work()
+    assert [outcome.state for outcome in world.finished] == [FinalState.FINISHED]
+    assert (result.error, result.flown[0].delivered, world.ledger.count("dispatcher.finish")) == (None, True, 4)
 
 
 @pytest.mark.parametrize("call", ["journal.chosen", "journal.delivered"])
