@@ -208,15 +208,16 @@ def test_what_is_not_tls_is_not_a_server(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
-            for _ in range(4):
-                plain, _address = listener.accept()
-                with plain:
-                    plain.recv(4096)
-                    plain.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            plain, _address = listener.accept()
+            with plain:
+                plain.recv(4096)
+                plain.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-        threading.Thread(target=answer, daemon=True).start()
+        answering = threading.Thread(target=answer)
+        answering.start()
         place = f"localhost:{listener.getsockname()[1]}"
         error = failure(source(world, place, attempts=1), alices(place, "never-minted-0123456789"), world)
+        answering.join(20)
     assert (error.reason, error.transient) == ("server-not-tls", True)
     place = "no-such-host.invalid:7512"
     error = failure(source(world, place, attempts=1), alices(place, "never-minted-0123456789"), world)
