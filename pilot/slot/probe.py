@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import os
 import ssl
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pilot.slot import ads, cgroups, features
@@ -113,6 +113,8 @@ def _text(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe has nothing yet, a device has no end
+                return ""
             return stream.read(ads.MAX_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError):
         return ""
@@ -121,7 +123,7 @@ def _text(path: str) -> str:
 def _values(base: str, keys: tuple[str, ...]) -> dict[str, str]:
     """The values below a directory or address; those that are missing are left out."""
     if base.startswith("/"):
-        found = {key: _text(f"{base}/{key}") for key in keys if Path(f"{base}/{key}").is_file()}
+        found = {key: _text(f"{base}/{key}") for key in keys}
     elif base.startswith(("http://", "https://")):
         found = dict(_fetched(base, keys))
     else:
@@ -131,8 +133,8 @@ def _values(base: str, keys: tuple[str, ...]) -> dict[str, str]:
 
 def _fetched(base: str, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Values over http, which is what sites offer: they can only shorten what the pilot does. A server that fails ends the questions."""
-    parts = urlsplit(base)
     try:
+        parts = urlsplit(base)
         connection = _connection(parts.scheme, parts.hostname or "", parts.port)
         for key in keys:
             connection.request("GET", f"{parts.path.rstrip('/')}/{key}", headers={"Connection": "close"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 from pilot.slot.clients import Clients
 from pilot.slot.facts import smallest
@@ -109,3 +112,33 @@ def test_control_groups(tmp_path: Path) -> None:
     )
     facts = probe.facts()
     assert ([found.value for found in facts.cores], [found.value for found in facts.memory_bytes]) == ([1], [3_000_000_000])
+
+
+@pytest.mark.parametrize("base", ["http://[", "https://\u2100/", "http://localhost:99999999", "/" + "a" * 5000, "/dev/null", "relative", "/\udcff"])
+def test_an_address_that_is_none(tmp_path: Path, base: str) -> None:
+    """Whatever stands where features are said to be, it tells nothing and disturbs nothing."""
+    facts = SlotProbe(options(tmp_path, {"MACHINEFEATURES": base, "JOBFEATURES": base})).facts()
+    assert (facts.ends_at, facts.cores, facts.memory_bytes) == ((), (), ())
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is closed to root")
+def test_closed_features(tmp_path: Path) -> None:
+    """A directory of features that is closed to the pilot tells nothing."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    assert SlotProbe(options(tmp_path, {"JOBFEATURES": str(closed)})).facts().ends_at == ()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    """Pipes with a writer and devices in the place of ads or features are not read."""
+    names = ("ad", "wall_limit_secs")
+    for name in names:
+        os.mkfifo(tmp_path / name)
+    held = [os.open(tmp_path / name, os.O_RDWR) for name in names]
+    try:
+        environ = {"_CONDOR_JOB_AD": str(tmp_path / "ad"), "_CONDOR_MACHINE_AD": "/dev/zero", "JOBFEATURES": str(tmp_path)}
+        facts = SlotProbe(options(tmp_path, environ)).facts()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    assert (facts.batch_id, facts.ends_at) == ("htcondor:unknown", ())
