@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # Starts the pilot where no batch system is, or one without a wrapper of its own; shows the demonstration.
 #
 #   pilot-wrapper.sh run --config SITE.yaml [pilot options]    what a pilot factory submits
@@ -12,7 +12,7 @@ USR1=drain PAUSE_S=0
 
 here=${BASH_SOURCE[0]}
 case $here in */*) ;; *) here=./$here ;; esac
-WRAPPERS=$(cd -- "${here%/*}" && pwd -P)
+WRAPPERS=$(CDPATH='' cd -- "${here%/*}" && pwd -P)
 PROJECT=${WRAPPERS%/*}
 
 if [ "${1:-}" = demo ]; then

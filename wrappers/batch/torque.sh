@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # Starts the pilot in a Torque job.
 BATCH=torque JOB_VARIABLES='PBS_JOBID' SCRATCH_VARIABLES='OSG_WN_TMP TMPDIR PWD'
 GRACE_S=2 RESERVE_S=1 # kill_delay is 2 s by default (qmgr)
@@ -6,7 +6,7 @@ USR1=drain PAUSE_S=120
 
 here=${BASH_SOURCE[0]}
 case $here in */*) ;; *) here=./$here ;; esac
-WRAPPERS=$(cd -- "${here%/*}/.." && pwd -P)
+WRAPPERS=$(CDPATH='' cd -- "${here%/*}/.." && pwd -P)
 # shellcheck source=core.bash
 . "$WRAPPERS/lib/core.bash" || { echo "wrapper: cannot start: lib/core.bash is not beside $here; submit a script that executes the wrapper where it is installed" >&2; exit 84; }
 wrap "$@"

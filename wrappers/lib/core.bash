@@ -7,10 +7,19 @@
 #   USR1               drain; or stop, where the batch system warns of a kill by USR1
 #   PAUSE_S            a slot that failed is held until this long after its start, so that a broken node does not eat jobs
 # Needs bash 4.2: `wait` for one child by its number, no name references, no empty array expanded under `set -u`.
+# What a factory's shell exports of its own options is not for us, nor its clock; `bash -p` keeps its functions out.
+set +efC +o posix
 set -u
+shopt -u failglob nullglob
+SECONDS=0
 umask 077
 ulimit -c 0
-unset BASH_ENV ENV CDPATH GLOBIGNORE LD_PRELOAD LD_AUDIT SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE
+# A closed descriptor would become that of the next file that is opened, and a word for people would go there.
+{ :; } 9>&2 || exec 2>/dev/null
+{ :; } 2>/dev/null 9<&0 || exec </dev/null
+{ :; } 2>/dev/null 9>&1 || exec >/dev/null
+trap : PIPE XFSZ # a word that nobody reads, or that a full log does not take, is no reason to end before all is cleaned
+unset BASH_ENV ENV CDPATH GLOBIGNORE POSIXLY_CORRECT TAR_OPTIONS LD_PRELOAD LD_AUDIT SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE
 IFS=$' \t\n'
 export LC_ALL=C
 
@@ -83,7 +92,7 @@ preflight() {
   done
   attend "${pilot[@]}" "${settings[@]}" >&2
   code=$?
-  if [ -z "$got" ] && [ "$code" -ne 0 ] && [ "$code" -ne 1 ]; then
+  if [ "$code" -ne 0 ] && [ "$code" -ne 1 ]; then
     fail "$CODE_PREFLIGHT" "the slot is not fit for a pilot: pilot check --preflight ended with exit code $code, see above; correct what it names"
   fi
 }
@@ -92,7 +101,7 @@ preflight() {
 result() {
   local text=${3//\\/\\\\}
   text=${text//\"/\\\"}
-  text=${text//[[:cntrl:]]/ }
+  text=${text//[^[:print:]]/?} # of ASCII, as LC_ALL says
   printf 'pilot-result {"exit_code": %d, "error": "%s", "message": "%s", "signal": "%s", "reason": "%s", "payloads": []}\n' \
     "$1" "$2" "$text" "$got" "$4"
 }
@@ -107,8 +116,9 @@ mapped() {
   esac
 }
 
-# fail CODE MESSAGE: there will be no pilot
+# fail CODE MESSAGE: there will be no pilot; a step that a stop signal ended is no failure
 fail() {
+  if [ -n "$got" ]; then stopped; fi
   say "$2"
   result "$1" WrapperError "$2" wrapper
   leave "$1" "$(mapped "$1")"
@@ -144,7 +154,7 @@ number() {
 }
 
 wrap() {
-  local signal code word before=''
+  local signal word before=''
   profile=native
   for word in "$@"; do
     if [ "$word" = --exit-profile=harvester ] || [ "$before $word" = '--exit-profile harvester' ]; then profile=harvester; fi
@@ -172,8 +182,11 @@ wrap() {
   choose_software
   if [ "${PILOT_PREFLIGHT:-no}" = yes ]; then preflight "$@"; fi
   if [ -n "$got" ]; then stopped; fi
-  "${pilot[@]}" run --default lifetime.batch_grace_s="$GRACE_S" --default lifetime.reserve_s="$RESERVE_S" \
-    --default lifetime.usr1="$USR1" --run-dir "$run" "$@" &
+  {
+    trap - INT QUIT # which bash ignores in what it starts in the background
+    exec "${pilot[@]}" run --default lifetime.batch_grace_s="$GRACE_S" --default lifetime.reserve_s="$RESERVE_S" \
+      --default lifetime.usr1="$USR1" --run-dir "$run" "$@"
+  } &
   pid=$!
   if [ -n "$got" ]; then kill -s "$got" "$pid" 2>/dev/null; fi
   # A trapped signal ends `wait` early; only a wait for a pilot that is gone tells its own exit code.
@@ -182,6 +195,8 @@ wrap() {
   code=$?
   pid=''
   if [ "$code" -gt 128 ]; then
+    # A pilot that has begun answers a signal with a code of its own.
+    if [ "$(kill -l "$code" 2>/dev/null)" = "$got" ]; then stopped; fi
     say "the pilot was ended by signal $((code - 128)) without a word of its own"
     result "$code" PilotKilled "the pilot was ended by signal $((code - 128))" killed
     leave "$code" "$(mapped "$code")"

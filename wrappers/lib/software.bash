@@ -13,7 +13,7 @@ find_python() {
   if [ -n "${PILOT_PYTHON:-}" ]; then candidates=("$PILOT_PYTHON"); fi
   for candidate in "${candidates[@]}"; do
     python=$(command -v -- "$candidate") || continue
-    timeout 60 "$python" -I -c "$1" </dev/null >/dev/null 2>&1 && return
+    attend timeout -k 5 60 "$python" -I -c "$1" >/dev/null 2>&1 && return
   done
   python=''
   return 1
@@ -22,7 +22,7 @@ find_python() {
 # use_home DIR: the release unpacked in DIR
 use_home() {
   # A dead network file system hangs: asked with a time limit.
-  timeout 30 test -f "$1/app/__main__.py" || fail "$CODE_SOURCE" "cannot find the pilot in $1: no release is there, or its file system is away"
+  attend timeout -k 5 30 test -f "$1/app/__main__.py" || fail "$CODE_SOURCE" "cannot find the pilot in $1: no release is there, or its file system is away"
   find_python 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
     fail "$CODE_PYTHON" "cannot start the pilot: no Python 3.11 found${PILOT_PYTHON:+ (PILOT_PYTHON is $PILOT_PYTHON)}; install python3.11 or set PILOT_PYTHON"
   pilot=("$python" -I -S -B -X utf8 "$1/app")
@@ -36,15 +36,21 @@ use_installed() {
   pilot=("$python" -I -X utf8 -m pilot)
 }
 
+# bounded COMMAND...: no file that it writes is larger than a release may be, whatever a server sends
+bounded() {
+  ulimit -f "$((LARGEST_RELEASE / 1024))" 2>/dev/null
+  exec "$@"
+}
+
 # fetch SOURCE FILE: a copy of our own, so that what is verified is what is unpacked
 fetch() {
   case $1 in
     https://* | http://*)
       # Plain http is allowed: the digest decides. Nothing comes from the environment or from ~/.curlrc.
-      attend curl -q -fsSL --proto '=https,http' --proto-redir '=https,http' --max-redirs 5 --noproxy '*' --connect-timeout 20 --capath "${X509_CERT_DIR:-/etc/grid-security/certificates}" \
+      attend bounded curl -q -fsSL --proto '=https,http' --proto-redir '=https,http' --max-redirs 5 --noproxy '*' --connect-timeout 20 --capath "${X509_CERT_DIR:-/etc/grid-security/certificates}" \
         --max-time "$LONGEST_DOWNLOAD_S" --max-filesize "$LARGEST_RELEASE" -o "$2" -- "$1"
       ;;
-    /*) attend timeout "$LONGEST_DOWNLOAD_S" cp -- "$1" "$2" ;;
+    /*) attend bounded timeout "$LONGEST_DOWNLOAD_S" cp -- "$1" "$2" ;;
     *) false ;;
   esac
 }
@@ -56,13 +62,13 @@ use_release() {
     fail "$CODE_USAGE" "cannot use PILOT_RELEASE without its digest; set PILOT_RELEASE_SHA256 to the 64 hexadecimal digits of its SHA-256"
   fi
   software=$(mktemp -d "${run%/*}/pilot-software-XXXXXXXXXX") || fail "$CODE_SCRATCH" "cannot make a directory for the release in ${run%/*}"
-  fetch "$1" "$software/file" || { if [ -n "$got" ]; then stopped; fi; fail "$CODE_SOURCE" "cannot fetch the release $1; look whether it is there"; }
+  fetch "$1" "$software/file" || fail "$CODE_SOURCE" "cannot fetch the release $1; look whether it is there"
   sum=$(sha256sum <"$software/file")
   if [ "${sum%% *}" != "$2" ]; then
     fail "$CODE_RELEASE" "cannot use the release $1: its SHA-256 is ${sum%% *}, pinned is $2; nothing of it was unpacked"
   fi
   mkdir "$software/part" && attend tar -xzf "$software/file" --no-same-owner -C "$software/part" ||
-    { if [ -n "$got" ]; then stopped; fi; fail "$CODE_RELEASE" "cannot unpack the release $1 in $software; look at its free space"; }
+    fail "$CODE_RELEASE" "cannot unpack the release $1 in $software; look at its free space"
   rm -f -- "$software/file"
   for name in "$software"/part/*; do break; done
   mv -- "$name" "$software/home" || fail "$CODE_RELEASE" "cannot unpack the release $1 in $software; look at its free space"
