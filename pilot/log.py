@@ -26,15 +26,19 @@ LINE_CAP_CHARACTERS = 4_000
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{8,}")
 _AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:basic|digest|negotiate|token)\s+)[A-Za-z0-9._~+/=-]{6,}")
-_USER_INFO = re.compile(r"(://)[^/\s@:]*:[^/\s@]+@")
+_USER_INFO = re.compile(r"(://)[^/\s@]+@")
+_SIGNED = re.compile(r"(?i)([?&](?:authz|sig|signature|x-amz-[a-z-]+|x-goog-[a-z-]+|api_?key)=)[^\s&\"']+")
+"""Addresses that are themselves the right to read or write."""
+_COOKIE = re.compile(r"(?i)(cookie:\s*)[^\s\"'][^\r\n\"']*")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]*")
 _TOKEN_FIELD = re.compile(
-    r"""( (?:token|passphrase|password|secret) (?:\\?["'])? \s* [=:] \s* b? )  # bare, in JSON, in a repr, in JSON within a string
+    r"""( (?:token|passphrase|password|passwd|secret|api_?key) (?:(?:_access)?_key)?
+    (?:\\?["'])? \s* [=:] \s* b? )  # bare, in JSON, in a repr, in JSON within a string
     (?: (?P<quote>\\?["']) .*? (?: (?P=quote) | \Z ) | [^\s"',;&}]{6,} )""",
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
 _FULL = "(the log of this flight is longer than is kept)"
-_SECRET_NAME = re.compile(r"(?i)(token|passphrase|password|secret)$")
+_SECRET_NAME = re.compile(r"(?i)(token|passphrase|password|passwd|secret|api_?key)((_access)?_key)?$")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
 """Controls; what is not seen or turns the reading direction; halves of characters, which no file can hold."""
 
@@ -54,6 +58,8 @@ def _redacted(text: str) -> str:
     text = _BEARER.sub(r"\1<redacted>", text)
     text = _AUTHORIZATION.sub(r"\1<redacted>", text)
     text = _USER_INFO.sub(r"\1<redacted>@", text)
+    text = _SIGNED.sub(r"\1<redacted>", text)
+    text = _COOKIE.sub(r"\1<redacted>", text)
     text = _JWT.sub("<redacted>", text)
     return _TOKEN_FIELD.sub(r"\1<redacted>", text)
 

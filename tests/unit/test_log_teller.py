@@ -36,6 +36,14 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE K
         "Authorization: Basic hunter2hunter2",
         "'Authorization': 'Basic hunter2hunter2=='",
         "cannot fetch https://alice:hunter2@host/path?x=1",
+        "cannot fetch https://hunter2hunter2@host/path",
+        "GET https://host/x?a=1&X-Amz-Signature=hunter2&X-Amz-Credential=hunter2",
+        "GET https://host/x?authz=hunter2",
+        "PANDA_AUTH_TOKEN_KEY=hunter2",
+        "AWS_SECRET_ACCESS_KEY=hunter2",
+        "api_key: hunter2",
+        "DB_PASSWD=hunter2",
+        "Set-Cookie: session=hunter2; other=hunter2",
     ],
 )
 def test_secrets_do_not_pass(text: str) -> None:
