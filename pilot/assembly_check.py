@@ -252,7 +252,7 @@ CHECKS: tuple[Entry, ...] = (
     Entry("python", "machine", "is the pilot's Python new enough?", lambda _: machine.python(), configured=False),
     Entry("packages", "machine", "are its libraries installed?", lambda _: machine.packages(), configured=False),
     Entry("limits", "machine", "does the kernel allow enough (ulimit)?", lambda _: machine.limits(), configured=False, preflight=True),
-    Entry("configuration", "configuration", "is it free of conflicts and risks?", _configuration, configured=False),
+    Entry("configuration", "configuration", "is it free of conflicts and risks?", _configuration, configured=False, preflight=True),
     Entry("scratch", "directories", "can sandboxes be made?", _scratch, limit_s=30, preflight=True),
     Entry("journal", "directories", "will outcomes outlive the slot?", _journal),
     Entry("far-python", "directories", "can every account run identity.python?", _far_python),

@@ -125,7 +125,9 @@ def _count(done: Sequence[Checked], status: Status) -> int:
 def _text(done: Sequence[Checked]) -> str:
     from pilot.selfcheck.results import Status
 
-    return ", ".join(f"{_count(done, status)} {status.value}" for status in Status)
+    counts = ", ".join(f"{_count(done, status)} {status.value}" for status in Status)
+    names = ", ".join(entry.name for entry in done if entry.result.status is Status.FAILED)
+    return f"{counts}: {names}" if names else counts
 
 
 def _json(done: Sequence[Checked]) -> str:

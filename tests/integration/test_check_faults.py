@@ -348,3 +348,10 @@ ELSEWHERE = {
 def test_every_check_is_provoked() -> None:
     """No check is added without a test that sees it find something."""
     assert {entry.name for entry in CHECKS} == {*FAULTS, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--preflight",)])
+def test_a_configuration_that_cannot_be_used(site: Site, arguments: tuple[str, ...]) -> None:
+    """A configuration that cannot be used fails the pre-flight too, and the last line names the check that failed."""
+    done = command(site, "--offline", *arguments, identity__gateway="glexce")
+    assert (done.returncode, done.stdout.splitlines()[-1].partition("failed: ")[2].split(", ")[-1]) == (2, "configuration"), done.stdout

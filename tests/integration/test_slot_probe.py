@@ -114,7 +114,9 @@ def test_control_groups(tmp_path: Path) -> None:
     assert ([found.value for found in facts.cores], [found.value for found in facts.memory_bytes]) == ([1], [3_000_000_000])
 
 
-@pytest.mark.parametrize("base", ["http://[", "https://\u2100/", "http://localhost:99999999", "/" + "a" * 5000, "/dev/null", "relative", "/\udcff"])
+@pytest.mark.parametrize(
+    "base", ["http://[", "https://\u2100/", "http://localhost:99999999", "/" + "a" * 5000, "/dev/null", "relative", "/\udcff"]
+)
 def test_an_address_that_is_none(tmp_path: Path, base: str) -> None:
     """Whatever stands where features are said to be, it tells nothing and disturbs nothing."""
     facts = SlotProbe(options(tmp_path, {"MACHINEFEATURES": base, "JOBFEATURES": base})).facts()
