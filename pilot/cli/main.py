@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -48,12 +49,19 @@ def _stop_early(number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+def _own_signals(early: Iterable[signal.Signals]) -> None:
+    """What a parent ignores or blocks is inherited: the ends of children would be lost, stop signals never come, here and in payloads."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in early:
+        signal.signal(number, _stop_early)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _main(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command = next((word for word in arguments if not word.startswith("-")), "")
-    if command == "run" and argv is None:  # a process of our own, not a caller within Python
-        for number in EARLY:
-            signal.signal(number, _stop_early)
+    if argv is None:  # a process of our own, not a caller within Python
+        _own_signals(EARLY if command == "run" else ())
     parser = argparse.ArgumentParser(prog="pilot", description="A multi-user pilot: runs each payload as the user who owns it.")
     parser.add_argument("--version", action="store_true", help="print the version")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -330,3 +330,29 @@ def test_sigkill_of_everything_is_cleaned_by_the_next_start(rig: Rig) -> None:
     again = rig.start(place=landed.scratch.parent, command="recover").land()
     assert (again.code, again.journal, rig.job(number).state) == (0, [], "failed")
     assert again.left == []
+
+
+INHERITED = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(*3 * [int(sys.argv[1])])
+    os.setresuid(*3 * [int(sys.argv[1])])
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_signals_that_were_ignored_or_blocked_before(rig: Rig) -> None:
+    """A parent that ignores the ends of children, or blocks the stop signal, takes neither from the pilot."""
+    before = ("/usr/bin/python3", "-I", "-c", INHERITED, str(rig.cast.uid))
+    landed, (failed,) = rig.fly(shell("exit 3"), before=before)
+    assert (failed.state, landed.code, landed.left) == ("failed", 0, []), landed.stderr
+    bell = rig.bell()
+    job = rig.grid.store.submit(shell(f"echo up > {bell.path}; exec sleep 600"))
+    flying = rig.start(before=before)
+    assert bell.wait()
+    flying.pilot().send_signal(signal.SIGTERM)
+    landed = flying.land()
+    assert (landed.code, landed.left, rig.job(job).state) == (94, [], "failed"), landed.stderr
