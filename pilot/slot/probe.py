@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
+import socket
 import ssl
 import stat
 import subprocess
@@ -19,6 +21,7 @@ from pilot.slot.facts import Finding, SlotFacts, together
 from pilot.tls import EndpointTrust, TlsSetupError, client_context
 
 HTTP_S, CLIENT_S = 2.0, 10.0
+HTTP_BYTES = 16_384
 ASK_AGAIN_S = 60.0
 """Batch systems do not like to be asked often."""
 CGROUP_ROOT = "/sys/fs/cgroup"
@@ -138,13 +141,36 @@ def _fetched(base: str, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         connection = _connection(parts.scheme, parts.hostname or "", parts.port)
         for key in keys:
             connection.request("GET", f"{parts.path.rstrip('/')}/{key}", headers={"Connection": "close"})
-            answer = connection.getresponse()
-            text = answer.read(features.MAX_VALUE_BYTES + 1)
+            answer = http.client.HTTPResponse(_Said(_heard(connection.sock)))  # type: ignore[arg-type]
             connection.close()
+            answer.begin()
+            text = answer.read(features.MAX_VALUE_BYTES + 1)
             if answer.status == 200:
                 yield key, text.decode("utf-8", "replace")
     except (OSError, ValueError, http.client.HTTPException, TlsSetupError):
         return
+
+
+def _heard(connection: socket.socket) -> bytes:
+    """All that a server says until it ends, in `HTTP_S` together: with a limit for each read alone it could drip for hours."""
+    said, ends = b"", time.monotonic() + HTTP_S
+    while len(said) < HTTP_BYTES:
+        connection.settimeout(max(0.001, ends - time.monotonic()))
+        part = connection.recv(HTTP_BYTES)
+        if not part:
+            break
+        said += part
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An answer that was heard, in the form in which it is parsed."""
+
+    content: bytes
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self.content)
 
 
 def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:

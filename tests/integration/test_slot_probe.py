@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -144,3 +144,40 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         for descriptor in held:
             os.close(descriptor)
     assert (facts.batch_id, facts.ends_at) == ("htcondor:unknown", ())
+
+
+class Dripping(BaseHTTPRequestHandler):
+    """Never silent for long, never at its end."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response_only(200)
+        over: threading.Event = self.server.over  # type: ignore[attr-defined]
+        with suppress(OSError):
+            while not over.wait(0.5):
+                self.send_header("X-More", "x")
+                self.flush_headers()
+
+    def log_message(self, *_args: object) -> None:
+        return
+
+
+def test_features_that_drip(tmp_path: Path) -> None:
+    """A server that sends a little now and then, and comes to no end, is given up."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    server.over = threading.Event()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    alarm = threading.Timer(20, server.over.set)  # type: ignore[attr-defined]
+    alarm.start()
+    try:
+        probe = SlotProbe(options(tmp_path, {"MACHINEFEATURES": f"http://127.0.0.1:{server.server_address[1]}"}))
+        assert probe.facts().ends_at == ()
+        assert not server.over.is_set()  # type: ignore[attr-defined]
+    finally:
+        alarm.cancel()
+        server.over.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        thread.join()
+        server.server_close()
