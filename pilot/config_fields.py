@@ -12,6 +12,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Struct
 
 from pilot.config_sections import Config
+from pilot.config_types import VariableValue
 
 SHOWN_CHARACTERS = 60
 """Longest part of a refused value that a message repeats."""
@@ -126,13 +127,16 @@ def longest(annotation: object) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
+HIDDEN = "the given value (not repeated here, it may hold a secret)"
+
+
 def shown(value: object) -> str:
     """A refused value as a message may repeat it: short, printable, and never something that may be a secret."""
     if value is None:
         return "empty"
     text = repr(value)
     if "-----BEGIN" in text or "@" in text:
-        return "the given value (not repeated here, it may hold a secret)"
+        return HIDDEN
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
 
 
@@ -146,9 +150,15 @@ def convert(spec: FieldSpec, value: object) -> object:
         return msgspec.convert(value, type=spec.annotation)
     except (msgspec.ValidationError, UnicodeError, OverflowError):
         wrong = _wrong_part(spec.annotation, value)
-        sentence = f"{spec.full_name} must be {expectation(spec.annotation)}, not {shown(wrong)}{_hint(spec, value)}"
+        told = _names(wrong) if VariableValue in get_args(strip_annotation(spec.annotation)) else shown(wrong)
+        sentence = f"{spec.full_name} must be {expectation(spec.annotation)}, not {told}{_hint(spec, value)}"
         # The library's own message would add nothing but could repeat the value.
         raise ValueError(sentence) from None
+
+
+def _names(wrong: object) -> str:
+    """Variables of payloads by name only: anything may stand in them."""
+    return f"that of {shown([str(name) for name in wrong])}" if isinstance(wrong, dict) else HIDDEN
 
 
 def _hint(spec: FieldSpec, value: object) -> str:

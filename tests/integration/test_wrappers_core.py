@@ -90,12 +90,13 @@ def test_bad_file_system(rig: WrapperRig, options: str, word: str) -> None:
 
 @pytest.mark.parametrize(("order", "code"), [("exit 5", 5), ("check 2", 75), ("check 70", 75)])
 def test_the_preflight(rig: WrapperRig, order: str, code: int) -> None:
-    """On request the pilot's own checks come first, with its configuration; warnings pass, a failure ends the job."""
+    """On request the pilot's own checks come first, with its configuration to the last layer; warnings pass, a failure ends the job."""
     environment = {"PILOT_PYTHON": rig.actor(order), "PILOT_SCRATCH": rig.place("scratch"), "PILOT_PREFLIGHT": "yes"}
-    arguments = ("run", "--config", "a b.yaml", "--exit-profile", "native", "--set=x.y=1", "--set", "z.w=2")
+    arguments = ("run", "--config", "a b.yaml", "--exit-profile", "native", "--set=x.y=1", "--default", "u.v=3", "--set", "z.w=2")
     ended = rig.start(SLURM, *arguments, environment=environment).end()
     assert ended.code == code, ended.stderr
-    assert "checked --preflight --config a b.yaml --set=x.y=1 --set z.w=2\n" in ended.stderr
+    limits = "--default lifetime.batch_grace_s=30 --default lifetime.reserve_s=10 --default lifetime.usr1=drain"
+    assert f"checked --preflight {limits} --config a b.yaml --set=x.y=1 --default u.v=3 --set z.w=2\n" in ended.stderr
     assert ("fit for a pilot" in ended.stdout) == (code == 75)
 
 

@@ -162,6 +162,9 @@ def test_possible_secret_is_not_repeated() -> None:
     assert "hunter2" not in refusal("dispatcher.url=https://user:hunter2@h/")
     assert "hunter2" not in refusal("myproxy.servers=['user:hunter2@h:1']")
     assert "hunter2" not in refusal("payload.environment={A: ['x@y', hunter2]}")
+    told = refusal("payload.environment={OTHER: hunter2, DB-PW: hunter2}")
+    assert ("hunter2" not in told, "not that of ['DB-PW']" in told) == (True, True)
+    assert "hunter2" not in refusal("payload.environment=hunter2")
 
 
 def test_quotes_are_advised(tmp_path: Path) -> None:

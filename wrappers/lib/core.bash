@@ -15,9 +15,9 @@ SECONDS=0
 umask 077
 ulimit -c 0
 # A closed descriptor would become that of the next file that is opened, and a word for people would go there.
-{ :; } 9>&2 || exec 2>/dev/null
-{ :; } 2>/dev/null 9<&0 || exec </dev/null
-{ :; } 2>/dev/null 9>&1 || exec >/dev/null
+{ :; } 3>&2 || exec 2>/dev/null
+{ :; } 2>/dev/null 3<&0 || exec </dev/null
+{ :; } 2>/dev/null 3>&1 || exec >/dev/null
 trap : PIPE XFSZ # a word that nobody reads, or that a full log does not take, is no reason to end before all is cleaned
 unset BASH_ENV ENV CDPATH GLOBIGNORE POSIXLY_CORRECT TAR_OPTIONS LD_PRELOAD LD_AUDIT SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE
 IFS=$' \t\n'
@@ -84,10 +84,10 @@ attend() {
 
 # preflight ARGUMENTS OF RUN...: `pilot check` with the same configuration, before anything is claimed
 preflight() {
-  local word before='' code settings=(check --preflight)
+  local word before='' code settings=(check --preflight "${limits[@]}")
   for word in "$@"; do
-    case $before in --config | --set) settings+=("$before" "$word") ;; esac
-    case $word in --config=* | --set=*) settings+=("$word") ;; esac
+    case $before in --config | --set | --default) settings+=("$before" "$word") ;; esac
+    case $word in --config=* | --set=* | --default=*) settings+=("$word") ;; esac
     before=$word
   done
   attend "${pilot[@]}" "${settings[@]}" >&2
@@ -154,7 +154,7 @@ number() {
 }
 
 wrap() {
-  local signal word before=''
+  local signal word before='' limits=(--default "lifetime.batch_grace_s=$GRACE_S" --default "lifetime.reserve_s=$RESERVE_S" --default "lifetime.usr1=$USR1")
   profile=native
   for word in "$@"; do
     if [ "$word" = --exit-profile=harvester ] || [ "$before $word" = '--exit-profile harvester' ]; then profile=harvester; fi
@@ -184,8 +184,7 @@ wrap() {
   if [ -n "$got" ]; then stopped; fi
   {
     trap - INT QUIT # which bash ignores in what it starts in the background
-    exec "${pilot[@]}" run --default lifetime.batch_grace_s="$GRACE_S" --default lifetime.reserve_s="$RESERVE_S" \
-      --default lifetime.usr1="$USR1" --run-dir "$run" "$@"
+    exec "${pilot[@]}" run "${limits[@]}" --run-dir "$run" "$@"
   } &
   pid=$!
   if [ -n "$got" ]; then kill -s "$got" "$pid" 2>/dev/null; fi
