@@ -120,15 +120,16 @@ def test_the_result_is_json(rig: WrapperRig) -> None:
     assert '/no/su\\ch "q" & ???)' in ended.result["message"]
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["wrapper", "group"])
 @pytest.mark.parametrize("number", STOPPED)
-def test_a_stop_before_the_pilot_can_answer(rig: WrapperRig, number: str) -> None:
+def test_a_stop_before_the_pilot_can_answer(rig: WrapperRig, number: str, whole: bool) -> None:
     """A pilot that a signal ended before it had begun was told to stop, or to drain; it was not killed."""
     bell = belled(rig)
     python = program(rig, f'case "$*" in *--run-dir*) echo >"{bell.path}"; exec sleep 50 ;; esac', "python")
     scratch = rig.place("scratch")
     wrapped = rig.start(SLURM, environment={"PILOT_PYTHON": python, "PILOT_SCRATCH": scratch})
     assert bell.wait()
-    wrapped.process.send_signal(getattr(signal, number))
+    (os.killpg if whole else os.kill)(wrapped.process.pid, getattr(signal, number))
     ended = wrapped.end()
     assert (ended.code, ended.result["reason"]) == STOPPED[number]
     assert list(scratch.iterdir()) == []
@@ -148,13 +149,14 @@ def test_a_stop_while_an_interpreter_hangs(rig: WrapperRig, number: str) -> None
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["find", "df", "mktemp", "chmod", "sha256sum", "mkdir", "tar", "rm"])
-def test_a_stop_of_the_whole_group(rig: WrapperRig, name: str) -> None:
+def test_a_stop_of_the_whole_group(rig: WrapperRig, name: str, done: bool) -> None:
     """A signal to all processes of the job ends the step that is on its way: a stop, no failure of the step; nothing is left."""
     bell, release = belled(rig), program(rig, "", "release")
     step = program(rig, "", name)
-    again = step.parent / "again"
-    step.write_text(f'#!/bin/sh\n[ -e "{again}" ] && exec /usr/bin/{name} "$@"\necho >"{bell.path}"\nexec sleep 50\n')
+    again, work = step.parent / "again", f'/usr/bin/{name} "$@"' if done else ""
+    step.write_text(f'#!/bin/sh\n[ -e "{again}" ] && exec /usr/bin/{name} "$@"\n{work}\necho >"{bell.path}"\nexec sleep 50\n')
     subprocess.run(["tar", "-C", "/", "-czf", release, "etc/hostname"], check=True, timeout=60)
     scratch = rig.place("scratch")
     variables = {"PATH": f"{step.parent}:/usr/bin:/bin", "PILOT_SCRATCH": scratch, "PILOT_RELEASE": release}

@@ -106,13 +106,13 @@ result() {
     "$1" "$2" "$text" "$got" "$4"
 }
 
-# mapped CODE: what the factory is told; see --exit-profile of `pilot run`
-mapped() {
-  if [ "$profile" != harvester ]; then printf '%s' "$1"; return; fi
+# leave_mapped CODE: leaves with what the factory is told; see --exit-profile of `pilot run`
+leave_mapped() {
+  if [ "$profile" != harvester ]; then leave "$1" "$1"; fi
   case $1 in
-    0 | "$CODE_STOPPED") printf 0 ;;
-    "$CODE_SOURCE" | 80) printf '%s' "$1" ;;
-    *) printf 1 ;;
+    0 | "$CODE_STOPPED") leave "$1" 0 ;;
+    "$CODE_SOURCE" | 80) leave "$1" "$1" ;;
+    *) leave "$1" 1 ;;
   esac
 }
 
@@ -121,7 +121,7 @@ fail() {
   if [ -n "$got" ]; then stopped; fi
   say "$2"
   result "$1" WrapperError "$2" wrapper
-  leave "$1" "$(mapped "$1")"
+  leave_mapped "$1"
 }
 
 stopped() {
@@ -131,7 +131,7 @@ stopped() {
   fi
   say "told to stop by SIG$got before the pilot was started"
   result "$CODE_STOPPED" StoppedError "told to stop by SIG$got before the pilot was started" "SIG$got"
-  leave "$CODE_STOPPED" "$(mapped "$CODE_STOPPED")"
+  leave_mapped "$CODE_STOPPED"
 }
 
 # leave NATIVE MAPPED: cleans, tells the factory, holds a slot that failed at once, ends
@@ -193,12 +193,15 @@ wrap() {
   wait "$pid"
   code=$?
   pid=''
+  # A pilot that has begun answers a signal with a code of its own. -1: bash 5.2 loses the status of a child that the same signal
+  # ended at the same moment.
+  case $got:$code in
+    TERM:143 | INT:130 | QUIT:131 | HUP:129 | XCPU:152 | USR1:138 | USR2:140 | *:-1) stopped ;;
+  esac
   if [ "$code" -gt 128 ]; then
-    # A pilot that has begun answers a signal with a code of its own.
-    if [ "$(kill -l "$code" 2>/dev/null)" = "$got" ]; then stopped; fi
     say "the pilot was ended by signal $((code - 128)) without a word of its own"
     result "$code" PilotKilled "the pilot was ended by signal $((code - 128))" killed
-    leave "$code" "$(mapped "$code")"
+    leave_mapped "$code"
   fi
   leave "$code" "$code"
 }

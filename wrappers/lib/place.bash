@@ -17,6 +17,13 @@ fits() {
   fi
 }
 
+# make_private DIR PREFIX: makes a directory of our own in DIR, its path in $made; one that a signal cuts off leaves nothing
+make_private() {
+  made=$1/$2-$(mktemp -u XXXXXXXXXX) && mkdir -m 700 -- "$made" 2>/dev/null && return
+  rmdir -- "$made" 2>/dev/null
+  return 1
+}
+
 # try_scratch DIR: makes the run directory in it; else $why says what is wrong with it
 try_scratch() {
   case $1 in /*) ;; *) why='is not an absolute path'; return 1 ;; esac
@@ -26,7 +33,8 @@ try_scratch() {
     return 1
   fi
   fits "$1" || return 1
-  run=$(mktemp -d "$1/pilot-XXXXXXXXXX" 2>/dev/null) || { run='' why='is not writable'; return 1; }
+  make_private "$1" pilot || { why='is not writable'; return 1; }
+  run=$made
   # shellcheck disable=SC2016 # text of a script
   if ! { printf '#!/bin/sh\nexit 7\n' >"$run/probe" && chmod 700 "$run/probe"; } 2>/dev/null; then
     why='cannot be written to'

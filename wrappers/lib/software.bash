@@ -61,7 +61,8 @@ use_release() {
   if ! [[ $2 =~ $pattern ]]; then
     fail "$CODE_USAGE" "cannot use PILOT_RELEASE without its digest; set PILOT_RELEASE_SHA256 to the 64 hexadecimal digits of its SHA-256"
   fi
-  software=$(mktemp -d "${run%/*}/pilot-software-XXXXXXXXXX") || fail "$CODE_SCRATCH" "cannot make a directory for the release in ${run%/*}"
+  make_private "${run%/*}" pilot-software || fail "$CODE_SCRATCH" "cannot make a directory for the release in ${run%/*}"
+  software=$made
   fetch "$1" "$software/file" || fail "$CODE_SOURCE" "cannot fetch the release $1; look whether it is there"
   sum=$(sha256sum <"$software/file")
   if [ "${sum%% *}" != "$2" ]; then
