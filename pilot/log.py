@@ -190,7 +190,7 @@ def _open_private(path: str) -> TextIO | None:
         return None
     try:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as refused:
         message = f"cannot write the log {path}: {refused.strerror}; correct paths.log or paths.audit"
         raise ConfigurationError(message, reason="log") from refused

@@ -172,6 +172,13 @@ def test_files_are_private(tmp_path: Path) -> None:
     assert len((tmp_path / "deep" / "log").read_text().splitlines()) == 2
 
 
+def test_a_pipe_without_reader_is_no_log(tmp_path: Path) -> None:
+    """A pipe that nobody reads is refused at once, where opening it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="cannot write the log"):
+        Teller(io.StringIO(), log_path=str(tmp_path / "pipe"))
+
+
 def test_unusable_log_files(tmp_path: Path) -> None:
     """A log that cannot be opened, or is a link, is a fault of the configuration told in one sentence."""
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
