@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import select
 import socket
 import ssl
 import stat
@@ -185,14 +186,30 @@ def _ask(asked: Question, options: ProbeOptions) -> SlotFacts:
     program = asked.argv[0]
     known = {name: options.environ[name] for name in ("PATH", *asked.variables) if name in options.environ}
     try:
-        done = subprocess.run(asked.argv, env=known, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_S, check=False)
+        code, answer = _answer(asked.argv, known)
     except FileNotFoundError:
         return SlotFacts()
     except (OSError, subprocess.TimeoutExpired) as error:
         return SlotFacts(troubles=(f"{program} cannot be asked for the end of the slot ({type(error).__name__})",))
-    said = done.stdout[:LONGEST].decode("utf-8", "replace")
+    said = answer.decode("utf-8", "replace")
     try:
         end = asked.read(said, options.started_at, time.time())
     except UnclearError:
-        return SlotFacts(troubles=(f"{program} does not tell the end of the slot: exit code {done.returncode}, {said.strip()[:40]!r}",))
+        return SlotFacts(troubles=(f"{program} does not tell the end of the slot: exit code {code}, {said.strip()[:40]!r}",))
     return SlotFacts(ends_at=(Finding(value=end, source=asked.source),) if end is not None else ())
+
+
+def _answer(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, bytes]:
+    """Exit code and bounded output of a program. Raises OSError, subprocess.TimeoutExpired: also if it never stops to talk."""
+    said, ends = b"", time.monotonic() + CLIENT_S
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(argv, env=environ, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as process:
+        try:
+            while process.stdout and len(said) <= LONGEST and select.select([process.stdout], [], [], max(0.0, ends - time.monotonic()))[0]:
+                part = os.read(process.stdout.fileno(), 65_536)
+                if not part:
+                    return process.wait(max(0.1, ends - time.monotonic())), said
+                said += part
+            raise subprocess.TimeoutExpired(argv, CLIENT_S)
+        finally:
+            process.kill()

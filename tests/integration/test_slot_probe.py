@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -181,3 +182,14 @@ def test_features_that_drip(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_a_client_that_never_stops_to_talk(tmp_path: Path) -> None:
+    """An answer without end is given up early, and told."""
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    (tmp_path / "squeue").chmod(0o755)
+    environ = {"SLURM_JOB_ID": "4711", "PATH": "/usr/bin:/bin"}
+    probe = SlotProbe(options(tmp_path, environ, clients=Clients(squeue=str(tmp_path / "squeue"))))
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert ["cannot be asked" in trouble for trouble in probe.facts().troubles] == [True]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 200_000
