@@ -1,11 +1,13 @@
 """Configuration YAML as entries with line numbers, everything unusual refused.
 
 Refused, because no site configuration needs it and each has hurt somebody: duplicate keys (the last one would silently
-win), aliases (they can blow up exponentially), tags, deep nesting, several documents.
+win), aliases (they can blow up exponentially), tags, deep nesting, several documents, numbers that are not written plainly (YAML 1.1
+reads ``0600`` as 384, ``1:00`` as 60).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +20,8 @@ except ImportError:  # PyYAML without libyaml reads the same, only slower
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 10
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+_PLAIN = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +153,7 @@ def _pairs(node: yaml.Node, what: str) -> Iterator[tuple[str, yaml.Node, int, st
 
 
 def _construct(loader: SafeLoader, node: yaml.Node) -> object:
-    _refuse_duplicates(node)
+    _inspect(node)
     try:
         return loader.construct_object(node, deep=True)
     except yaml.MarkedYAMLError as error:
@@ -160,11 +164,14 @@ def _construct(loader: SafeLoader, node: yaml.Node) -> object:
         raise UnreadableYamlError(msg, node.start_mark.line + 1) from None
 
 
-def _refuse_duplicates(node: yaml.Node) -> None:
-    """Refuse equal keys here or below; a recursion, but never deeper than MAX_DEPTH."""
+def _inspect(node: yaml.Node) -> None:
+    """Refuse equal keys, odd numbers here or below; a recursion, but never deeper than MAX_DEPTH."""
+    if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and not _PLAIN.fullmatch(node.value):
+        msg = f"{node.value[:60]!r} is no plain number; write it in decimal digits, or in quotes if it is a text"
+        raise UnreadableYamlError(msg, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _refuse_duplicates(child)
+            _inspect(child)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -175,7 +182,7 @@ def _refuse_duplicates(node: yaml.Node) -> None:
                 msg = f"the key {key.value[:60]!r} stands twice, in line {seen[key.value]} too; keep one"
                 raise UnreadableYamlError(msg, line)
             seen[key.value] = line
-        _refuse_duplicates(value)
+        _inspect(value)
 
 
 def _is_null(node: yaml.Node) -> bool:

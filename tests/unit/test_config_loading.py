@@ -89,6 +89,10 @@ def test_unknown_variable_is_refused() -> None:
         "dispatcher.timeout_s=1.5",
         "dispatcher.timeout_s=.nan",
         "dispatcher.timeout_s=.inf",
+        "dispatcher.timeout_s=030",
+        "dispatcher.timeout_s=1:00",
+        "dispatcher.timeout_s=1_0",
+        "dispatcher.timeout_s=0x1E",
         "dispatcher.timeout_s=true",
         "dispatcher.timeout_s=",
         "dispatcher.timeout_s=ten",
@@ -127,6 +131,14 @@ def test_absurd_values_are_refused(override: str) -> None:
     message = refusal(override)
     assert message.startswith("cannot use configuration (no file): ")
     assert override.partition("=")[0] in message
+
+
+def test_numbers_are_written_plainly(tmp_path: Path) -> None:
+    """What YAML 1.1 would read as another number than it looks like is refused, also within lists and maps."""
+    path = write(tmp_path, "slot:\n  wall_s: 24:00\npayload:\n  environment: {A: 0x1E}\n")
+    message = refusal(files=(path,))
+    assert f"{path}:2: slot.wall_s: '24:00' is no plain number; write it in decimal digits" in message
+    assert "'0x1E' is no plain number" in message
 
 
 def test_bounds_and_unit_are_told() -> None:
