@@ -87,6 +87,11 @@ def endpoint_trust(config: Config, kind: str, bundle: str) -> EndpointTrust:
     return grid_trust(config) if kind == "grid" else EndpointTrust(kind="system", ca_bundle=bundle)
 
 
+def node_memory_bytes() -> int:
+    """How much memory this machine has; no slot on it has more, whatever its environment says."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))

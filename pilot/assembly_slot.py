@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pilot.assembly_common import usable_cores
+from pilot.assembly_common import node_memory_bytes, usable_cores
 from pilot.config import Config
 from pilot.log import Teller
 from pilot.model import Slot
@@ -79,7 +79,7 @@ class CurrentSlot:
         free_mb = shutil.disk_usage(self._scratch).free // MB
         cores, memory = smallest(facts.cores), smallest(facts.memory_bytes)
         site_mb = self._config.payload.memory_mb
-        slot_mb = memory.value // MB if memory else site_mb
+        slot_mb = min(memory.value, node_memory_bytes()) // MB if memory else site_mb
         lifetime_s, left_s = self._ends_at - time.monotonic(), self._left_s(facts)
         return Slot(
             queue=self._config.site.queue,
