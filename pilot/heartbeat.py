@@ -89,7 +89,7 @@ class Heartbeat:
                 return
             if self._status is None or self._status.phase is not status.phase:
                 self._due = 0.0
-            if self._status is None or self._status.payload_id != status.payload_id:
+            if not self._is_current(status):
                 # Its claim was answered just now.
                 self._contact, self._failures, self._lost = time.monotonic(), 0, False
                 self._tail, self._defined = PAYLOAD_STDOUT if debug else "", debug
@@ -139,14 +139,15 @@ class Heartbeat:
 
     def _answered(self, status: Status, reply: Reply) -> None:
         with self._changed:
-            if self._is_current(status):
+            current = self._is_current(status)
+            if current:
                 self._contact, self._failures = time.monotonic(), 0
                 debug = self._debugged(reply)
                 self._tail = reply.tail or (PAYLOAD_STDOUT if debug else "")
                 self._schedule(self._rhythm.debug_s if debug else self._rhythm.interval_s)
                 if not _SILENCING.isdisjoint(reply.orders):
                     self._status, self._over = None, (status.payload_id, status.attempt)
-        for order in reply.orders:
+        for order in reply.orders if current else ():
             if order not in _MODES:
                 self._orders.give(status.payload_id, order)
 
@@ -178,8 +179,8 @@ class Heartbeat:
         return said or self._defined
 
     def _is_current(self, status: Status) -> bool:
-        """The answer may come late, when another payload, or none, is told of."""
-        return self._status is not None and self._status.payload_id == status.payload_id
+        """The answer may come late, when another payload, another attempt of the same one, or none is told of."""
+        return self._status is not None and (self._status.payload_id, self._status.attempt) == (status.payload_id, status.attempt)
 
     def _schedule(self, pause_s: float) -> None:
         """When the next heartbeat is due, unless a change became due while the last one was under way."""

@@ -59,8 +59,8 @@ class Listener:
         return Heartbeat(self.beat, self, Rhythm(interval_s=interval_s, **rhythm), self.troubles.put)
 
 
-def status(phase: Phase = Phase.STARTING, stage: str = "", payload_id: str = "1") -> Status:
-    return Status(payload_id=payload_id, attempt=1, phase=phase, stage=stage)
+def status(phase: Phase = Phase.STARTING, stage: str = "", payload_id: str = "1", attempt: int = 1) -> Status:
+    return Status(payload_id=payload_id, attempt=attempt, phase=phase, stage=stage)
 
 
 class QuietHeartbeat(Heartbeat):

@@ -195,6 +195,22 @@ def test_reporting_stops_where_nobody_waits(listener: Listener, order: Order) ->
     heartbeat.close()
 
 
+@pytest.mark.parametrize("order", [Order.KILL, Order.STOP_REPORTING])
+def test_a_late_answer_is_about_its_own_attempt(listener: Listener, order: Order) -> None:
+    """What comes late about one attempt neither stops nor silences the next attempt of the same payload."""
+    listener.answers = [Reply(orders=(order,)), Reply(orders=(Order.SOFT_KILL,))]
+    listener.hang.clear()
+    heartbeat = listener.heartbeat(3600.0)
+    heartbeat.show(status())
+    assert listener.next().attempt == 1
+    heartbeat.silence()
+    heartbeat.show(status(attempt=2))
+    listener.hang.set()
+    assert listener.next().attempt == 2
+    assert listener.orders.get(timeout=5) == ("1", Order.SOFT_KILL)
+    heartbeat.close()
+
+
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0.001, 86_400), st.floats(0, 86_400))
 def test_pauses_grow_within_bounds(failures: int, chance: float, interval_s: float, asked_s: float) -> None:
     """A pause is never zero nor endless, never shorter than what the server asked for, and spread over a half of itself."""
