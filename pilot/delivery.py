@@ -1,7 +1,7 @@
 """Telling the dispatcher a final state, up to a certain answer.
 
 A reply ``tobekilled`` to a final report is no order: real servers give it for a report that repeats itself, for another
-attempt and for a job that they do not know (measured on PanDA server 1.0.4). So the job's status is asked.
+attempt and for a job that they do not know (measured on PanDA server 1.0.4). So the job's status is asked; after ``badattemptnr`` too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pilot.ports import Dispatcher
 
 ACTIVE = frozenset({"defined", "assigned", "activated", "sent", "starting", "running"})
 """States in which a server still waits for the final report (PanDA server, taskbuffer); every other one is past it."""
+_UNCLEAR = frozenset({Order.KILL, Order.WRONG_ATTEMPT})
+"""Answers that leave open which final state the server has, if any."""
 CREDENTIAL_REASONS = frozenset({"role", "no-client-certificate", "tls-alert", "http-401", "http-403", "token", "status-60", "status-70"})
 """Refusals of who asks, not of what is asked: another start with another credential may be heard."""
 
@@ -32,13 +34,13 @@ def conclude(dispatcher: Dispatcher, outcome: Outcome) -> Answered:
         DispatcherUnreachableError, also where the job still waits for its report; and what else `Dispatcher.finish` raises.
     """
     reply = dispatcher.finish(outcome)
-    if Order.KILL not in reply.orders:
+    if _UNCLEAR.isdisjoint(reply.orders):
         return Answered()
     return judged(outcome, dispatcher.state(outcome.payload_id))
 
 
 def judged(outcome: Outcome, status: KnownState | None) -> Answered:
-    """What the status of a job means for a final state that was answered with ``tobekilled``.
+    """What the status of a job means for a final state that was answered with one of these words.
 
     Raises:
         DispatcherUnreachableError: it still waits for a report of this attempt.

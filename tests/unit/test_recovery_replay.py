@@ -178,9 +178,10 @@ def test_a_record_is_not_refused_for_ever(stand: Stand, error: Exception, closed
         (None, "closed: the dispatcher does not know this payload"),
     ],
 )
-def test_delivered_only_if_attempt_and_state_still_fit(stand: Stand, status: KnownState | None, ended: str) -> None:
-    """A record answered with ``tobekilled`` is settled, kept or closed as the job's status says."""
-    stand.world.on_finish = lambda _outcome: Reply(orders=(Order.KILL,))
+@pytest.mark.parametrize("order", [Order.KILL, Order.WRONG_ATTEMPT])
+def test_delivered_only_if_attempt_and_state_still_fit(stand: Stand, status: KnownState | None, ended: str, order: Order) -> None:
+    """A record answered with ``tobekilled`` or ``badattemptnr`` is settled, kept or closed as the job's status says."""
+    stand.world.on_finish = lambda _outcome: Reply(orders=(order,))
     stand.world.job_status = status
     orphan = Orphan(Record("1", outcome=chosen("1")))
     stand.replay(orphan)
