@@ -48,7 +48,8 @@ def split_command(command: str) -> tuple[Reply, tuple[str, ...]]:
     orders: list[Order] = []
     unknown: list[str] = []
     tail = ""
-    for word in (part.strip() for part in command[:_LONGEST_COMMAND].split(",")[:_MOST_WORDS]):
+    whole = command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND].rpartition(",")[0]  # half a word is none
+    for word in (part.strip() for part in whole.split(",")[:_MOST_WORDS]):
         order = _ORDERS.get(word)
         if order is not None:
             orders += [order] if order not in orders else []
@@ -65,7 +66,7 @@ def parse_known(state: Json, attempt: Json, server: str) -> KnownState | None:
     Raises:
         DispatcherProtocolError: not a state with an attempt number.
     """
-    if state in _UNKNOWN_STATES:
+    if isinstance(state, str) and state in _UNKNOWN_STATES:
         return None
     number = attempt if isinstance(attempt, int) and not isinstance(attempt, bool) else -1
     if isinstance(attempt, str) and _NUMBER.fullmatch(attempt):

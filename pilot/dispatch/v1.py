@@ -115,7 +115,7 @@ def known(response: Response, payload_id: str, server: str) -> tuple[Json, Json]
     if not found.success:
         raise answers.refusal(found.message, server)
     rows = found.data if isinstance(found.data, list) else []
-    for row in rows:
-        if isinstance(row, dict) and str(row.get("job_id")) == payload_id:
-            return row.get("status"), row.get("attempt_number")
-    raise answers.no_reply(server, f"its reply does not speak of payload {payload_id}", "status")
+    own = [row for row in rows if isinstance(row, dict) and str(row.get("job_id")) == payload_id]
+    if len(own) == 1:
+        return own[0].get("status"), own[0].get("attempt_number")
+    raise answers.no_reply(server, f"its reply does not speak of payload {payload_id} once", "status")

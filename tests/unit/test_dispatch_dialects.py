@@ -163,6 +163,21 @@ def test_a_state_without_a_usable_attempt_is_no_state(attempt: object) -> None:
         V1.state(Response(status=200, body=body.encode()), "1", SERVER)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"job_id": 1, "status": [], "attempt_number": 1}],
+        [{"job_id": 1, "status": {}, "attempt_number": 1}],
+        [{"job_id": 1, "status": "running", "attempt_number": 1}, {"job_id": "1", "status": "finished", "attempt_number": 1}],
+    ],
+)
+def test_a_state_that_may_be_read_in_two_ways_is_no_state(rows: list[object]) -> None:
+    """A state that is no text is refused in words, and so are two states of one payload."""
+    body = json.dumps({"success": True, "message": "", "data": rows})
+    with pytest.raises(DispatcherProtocolError):
+        V1.state(Response(status=200, body=body.encode()), "1", SERVER)
+
+
 def test_every_sample_is_handled() -> None:
     """No recorded answer, in either dialect, brings out anything but a value or a declared error."""
     names = sorted(path.stem for path in SAMPLES.glob("*.http"))

@@ -130,6 +130,7 @@ def test_orders_in_real_replies(name: str, orders: tuple[Order, ...]) -> None:
         ("tobekilledlater", (), ("'tobekilledlater'",)),
         ("ls tobekilled", (), ("'ls tobekilled'",)),
         (" tobekilled ,tobekilled", (Order.KILL,), ()),
+        ("x" * (4096 - len(",tobekilled")) + ",tobekilledlater", (), ("'" + "x" * 80 + "...'",)),
     ],
 )
 def test_only_whole_words_are_orders(command: str, orders: tuple[Order, ...], unknown: tuple[str, ...]) -> None:
