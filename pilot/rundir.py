@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -72,10 +73,11 @@ def remove_private(path: Path, *, all_of_it: bool = True) -> None:
             with suppress(OSError):
                 os.unlink(os.path.join(payload, "work", PROXY_NAME))  # noqa: PTH108, PTH118
     if all_of_it:
-        for work in path.glob("payload-*/work"):
-            # Emptied by its far side it can be removed, though not looked into, by who owns the directory above it.
-            with suppress(OSError):
-                work.rmdir()
+        with suppress(OSError):
+            for work in path.glob("payload-*/work"):
+                # Emptied by its far side it can be removed, though not looked into, by who owns the directory above it.
+                with suppress(OSError):
+                    work.rmdir()
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -85,8 +87,8 @@ def is_there(path: Path) -> bool:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:
-        return True
+    except OSError as refused:
+        return refused.errno != errno.ENAMETOOLONG
     return True
 
 

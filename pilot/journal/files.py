@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from pilot.errors import JournalError
 
 MAX_FILE_BYTES = 1_000_000
@@ -27,6 +29,9 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _LOCAL_LOCKS = frozenset({"local_lock=flock", "local_lock=all", "nolock", "localflock"})
 """Options by which NFS (nfs(5)) and Lustre keep locks from other machines."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+NO_LINE = (msgspec.MsgspecError, RecursionError)
+"""What the decoder raises for a line that is none; the second for one that is nested too deeply, even in a field without meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,12 @@ def leftovers(directory: Path) -> Iterator[Leftover]:
 
 def _last(lines: tuple[bytes, ...]) -> RunRecord | None:
     for line in reversed(lines):
-        with suppress(msgspec.MsgspecError):
+        with suppress(*files.NO_LINE):
             record = msgspec.json.decode(line, type=RunRecord)
-            return record if record.version == VERSION and record.run_dir.startswith("/") else None
+            return record if record.version == VERSION and record.run_dir.startswith("/") and _possible(record) else None
     return None
+
+
+def _possible(record: RunRecord) -> bool:
+    """False for a path that no system call takes."""
+    return not any("\0" in path for path in (record.run_dir, *(visit.path for visit in record.visits)))

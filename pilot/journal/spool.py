@@ -235,7 +235,7 @@ def whole_record(lines: tuple[bytes, ...]) -> Record | str:
     whole: Record | None = None
     chosen: Outcome | None = None
     for line in lines:
-        with suppress(msgspec.MsgspecError):
+        with suppress(*files.NO_LINE):
             if msgspec.json.decode(line, type=_Version).version != VERSION:
                 return f"it is of another version than {VERSION}"
             whole = msgspec.json.decode(line, type=Record)

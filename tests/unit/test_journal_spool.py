@@ -33,6 +33,10 @@ OUTCOME = Outcome(
 )  # fmt: skip
 
 
+NUL_VISIT = b'"run_dir":"/x","visits":[{"payload_id":"1","attempt":1,"account":"a","uid":1,"path":"/\\u0000"}],"_":[]'
+DEEP = b'{"version":2,"x":' + b"[" * 100_000
+
+
 def spool(directory: Path, dispatcher: str = DISPATCHER) -> Spool:
     return Spool(directory, dispatcher=dispatcher)
 
@@ -130,7 +134,7 @@ def test_other_dispatchers(directory: Path) -> None:
     assert len(list(directory.iterdir())) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null\n", b"\xff\xfe", b'{"version":1}\n', b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"null\n", b"\xff\xfe", b'{"version":1}\n', b"[" * 100_000, DEEP])
 def test_broken_record_is_kept(directory: Path, content: bytes) -> None:
     """What cannot be understood is left for a person, told, and does not disturb."""
     journal = spool(directory)
@@ -260,6 +264,17 @@ def test_a_run_that_resists_stays_on_record(directory: Path, tmp_path: Path) -> 
     (left,) = leftovers(directory)
     left.settle()
     assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", [DEEP, b'"run_dir":"/\\u0000"', b'"run_dir":"."', NUL_VISIT])
+def test_a_run_record_that_makes_no_sense_is_left(directory: Path, tmp_path: Path, line: bytes) -> None:
+    """What a payload of this account wrote in the place of a run's record keeps no later pilot from starting."""
+    with Run(directory, tmp_path):
+        pass
+    (path,) = directory.iterdir()
+    good = path.read_bytes()
+    path.write_bytes(good + DEEP if line == DEEP else good.replace(f'"run_dir":"{tmp_path}"'.encode(), line).replace(b',"visits":[]', b""))
+    assert [left.run_dir for left in leftovers(directory)] == ([tmp_path] if line == DEEP else [])
 
 
 def test_runs_of_other_hosts_are_theirs(directory: Path, tmp_path: Path) -> None:

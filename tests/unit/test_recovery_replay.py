@@ -217,6 +217,13 @@ def test_files_of_dead_pilots_go(stand: Stand, tmp_path: Path) -> None:
     assert (own.run_dir / "pilot" / "owner-1").exists()
 
 
+def test_a_name_that_no_file_can_have(stand: Stand, tmp_path: Path) -> None:
+    """A record of a run directory with an impossible name is forgotten, and the next one is cleared."""
+    strange, dead = Leftover(tmp_path / ("x" * 5000)), Leftover(a_run(tmp_path / "dead"))
+    assert clear([strange, dead], "", stand.teller) == 0
+    assert [one.ends for one in (strange, dead)] == [["settled"], ["settled"]]
+
+
 def test_secrets_go_first(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every proxy of every dead pilot is removed before the first big directory."""
     runs = [Leftover(a_run(tmp_path / name)) for name in ("one", "two")]
