@@ -12,7 +12,7 @@ from pilot.dispatch import replies, reports, shared_files
 from pilot.dispatch import shared_directory as protocol
 from pilot.dispatch.reports import Sender
 from pilot.dispatch.shared_directory import Claim
-from pilot.dispatch.strictjson import JsonError
+from pilot.dispatch.strictjson import Json, JsonError
 from pilot.dispatch.wire import parse_job
 from pilot.errors import DispatcherProtocolError, DispatcherRefusedError, DispatcherUnreachableError, PayloadInvalidError, PilotError
 from pilot.model import KnownState, MyProxyTicket, Order, Outcome, Payload, PilotIdentity, Reply, Secret, Slot, Status
@@ -38,9 +38,10 @@ class DirectoryOptions:
 class DirectoryDispatcher:
     """`ports.Dispatcher` for a directory that Harvester, or another feeder, shares with the pilot.
 
-    A job is claimed by renaming its specification, so that nobody claims it twice; what is secret in it is gone from the directory
-    before the claim returns. A final report stands until the feeder removes it; before that no other job is taken in its place. A
-    report of another attempt, or after a final one, is answered with ``tobekilled``, as a PanDA server does.
+    A job is claimed by removing its specification, which only one can do; what is secret in it is gone from the directory from then on.
+    Before that the specification gets a name of its claimer's own: what a pilot that was killed had begun is begun anew. A final report
+    stands until the feeder removes it; before that no other job is taken in its place. A report of another attempt, or after a final
+    one, is answered with ``tobekilled``, as a PanDA server does.
     """
 
     def __init__(self, options: DirectoryOptions) -> None:
@@ -58,9 +59,10 @@ class DirectoryDispatcher:
         """
         shared_files.check_directory(self._root)
         for place in (self._root, *shared_files.numbered(self._root)):
-            if self._free(place) and (body := self._take(place)) is not None:
+            shared_files.check_directory(place)
+            if self._free(place) and (taken := self._take(place)) is not None:
                 self._withdraw()
-                return self._payload(place, body)
+                return self._payload(*taken)
         if self._free(self._root):
             if not shared_files.exists(self._root / protocol.REQUEST):
                 shared_files.write(self._root / protocol.REQUEST, protocol.REQUEST_TEXT)
@@ -132,29 +134,40 @@ class DirectoryDispatcher:
         claim = self._read_claim(place)
         return claim is None or (claim.final and not shared_files.exists(place / protocol.ATTRIBUTES))
 
-    def _take(self, place: Path) -> bytes | None:
-        """Claim the specification there; None if there is none that is whole."""
-        spec, claimed = place / protocol.SPEC, place / protocol.CLAIM
-        body = shared_files.read(spec, protocol.MAX_BYTES)
-        if body is None:
+    def _take(self, place: Path) -> tuple[Claim, dict[str, Json]] | None:
+        """Claim the specification there; None if there is none that is whole, or if somebody else has it."""
+        begun = shared_files.named(place / protocol.SPEC)
+        spec, mine = begun[0] if begun else place / protocol.SPEC, shared_files.own_name(place / protocol.SPEC)
+        if not self._whole(spec) or not shared_files.take(spec, mine):
             return None
+        if not begun and not (self._free(place) and shared_files.named(place / protocol.SPEC) == [mine]):
+            return None  # another job was faster: this one is found again when its place is free
+        body = shared_files.read(mine, protocol.MAX_BYTES)  # it may have been replaced in between: what was renamed counts
+        return self._make_sure(place, mine, body) if body is not None else None
+
+    def _whole(self, spec: Path) -> bool:
+        body = shared_files.read(spec, protocol.MAX_BYTES)
         try:
-            protocol.job_of(body)
+            return body is not None and bool(protocol.job_of(body))
         except JsonError as error:  # a feeder that does not rename may still be writing
             self._tell("claim.not-whole", f"cannot read the job specification {spec} yet, {error}; it will be looked at again")
-            return None
-        # It may have been replaced in between: what was renamed counts.
-        return shared_files.read(claimed, protocol.MAX_BYTES) if shared_files.take(spec, claimed) else None
+            return False
 
-    def _payload(self, place: Path, body: bytes) -> Payload:
+    @staticmethod
+    def _make_sure(place: Path, mine: Path, body: bytes) -> tuple[Claim, dict[str, Json]] | None:
+        """The record of the claim is on the disk before the specification goes, so that there is room for it."""
         try:
-            claim = protocol.claim_of(body)
+            claim = replace(protocol.claim_of(body), state="sent")
             _, job = protocol.job_of(body)
         except JsonError as error:
-            message = f"cannot read the claimed job specification {place / protocol.CLAIM}: {error}; look at it, then remove it"
+            message = f"cannot read the job specification {mine}, which was to be claimed: {error}; look at it, then remove it"
             raise DispatcherProtocolError(message, reason="specification") from error
-        claim = replace(claim, state="sent")
-        shared_files.write(place / protocol.CLAIM, protocol.claim_text(claim))
+        record = place / protocol.CLAIM
+        with shared_files.draft(record, protocol.claim_text(claim)) as made:
+            return (claim, job) if shared_files.remove(mine) and shared_files.take(made, record) else None
+
+    @staticmethod
+    def _payload(claim: Claim, job: dict[str, Json]) -> Payload:
         try:
             return parse_job(job)
         except PayloadInvalidError as invalid:

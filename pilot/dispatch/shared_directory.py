@@ -10,20 +10,24 @@ of a worker with several.
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from pilot.dispatch import arguments, strictjson
+from pilot.dispatch import arguments, fields, strictjson
 from pilot.dispatch.arguments import Arguments
+from pilot.dispatch.fields import FieldError
 from pilot.dispatch.strictjson import Json
+from pilot.dispatch.wire import LONGEST_LOG_NAME, MOST_ATTEMPT, MOST_ID
 from pilot.errors import PayloadInvalidError
 from pilot.model import FinalState, StoredFile
 
 SPEC: Final = "HPCJobs.json"
 """The feeder writes it: ``{"PandaID": {job definition}}``."""
 CLAIM: Final = f"{SPEC}.read"
-"""The specification once it was claimed, first as it was, then cut down to what tells whose job this is and how far it came."""
+"""The record of a claim: of the specification what tells whose job this is, and how far it came."""
 REQUEST: Final = "worker_requestjob.json"
 ATTRIBUTES: Final = "worker_attributes.json"
 OUTPUTS: Final = "event_status.dump.json"
@@ -32,6 +36,8 @@ COMMANDS: Final = "worker_commands.json"
 """Ours, as the protocol has no word to a running payload: ``{"PandaID": "tobekilled"}``, commands as PanDA's servers send them."""
 MAX_BYTES: Final = 1024 * 1024
 _FINAL: Final = frozenset(state.value for state in FinalState)
+_NUMBER: Final = re.compile("[1-9][0-9]{0,18}")
+"""A PandaID as it is read and written everywhere else: no other text is the same number."""
 _RENAMED: Final = {"jobId": "PandaID", "state": "jobStatus"}
 
 
@@ -60,7 +66,7 @@ def job_of(body: bytes) -> tuple[str, dict[str, Json]]:
     found = strictjson.loads(body, max_bytes=MAX_BYTES)
     if isinstance(found, dict) and len(found) == 1:
         payload_id, job = next(iter(found.items()))
-        if isinstance(job, dict) and payload_id.isascii() and payload_id.isdecimal():
+        if isinstance(job, dict) and _NUMBER.fullmatch(payload_id) and int(payload_id) <= MOST_ID:
             job.setdefault("PandaID", payload_id)
             if str(job["PandaID"]) == payload_id:
                 return payload_id, job
@@ -69,14 +75,17 @@ def job_of(body: bytes) -> tuple[str, dict[str, Json]]:
 
 
 def claim_of(body: bytes) -> Claim:
-    """Read `CLAIM`, whole or cut down. Raises as `job_of`."""
+    """Read a specification, or `CLAIM`: each field as `parse_job` does, nothing where that refuses it. Raises as `job_of`."""
     payload_id, job = job_of(body)
-    attempt, log, state = job.get("attemptNr"), job.get("logFile"), job.get("jobStatus")
-    text = str(attempt)
+    attempt, log, state = 0, "", job.get("jobStatus")
+    with suppress(FieldError):
+        attempt = fields.number(job, "attemptNr", most=MOST_ATTEMPT) or 0
+    with suppress(FieldError):
+        log = fields.line(job, "logFile", limit=LONGEST_LOG_NAME)
     return Claim(
         payload_id=payload_id,
-        attempt=int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else 0,
-        log=log if isinstance(log, str) else "",
+        attempt=attempt,
+        log=log,
         state=state if isinstance(state, str) and state in {*_FINAL, "starting", "running"} else "sent",
     )
 

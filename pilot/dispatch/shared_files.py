@@ -16,6 +16,7 @@ from pathlib import Path
 from pilot.errors import DispatcherProtocolError, DispatcherUnreachableError, DispatcherUntrustedError
 
 _MOST_ENTRIES = 100_000
+_OWN = ".own"
 
 
 def check_directory(directory: Path) -> None:
@@ -88,19 +89,25 @@ def write(path: Path, body: bytes) -> None:
 
     Others may read it: nothing secret is written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    with trouble(path):
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
+    with draft(path, body) as made, trouble(path):
+        made.rename(path)
+
+
+@contextmanager
+def draft(path: Path, body: bytes) -> Iterator[Path]:
+    """A file that is on the disk and to be renamed to `path`; else it is removed. Raises DispatcherUnreachableError."""
+    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        with trouble(path):
+            fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             with os.fdopen(fd, "wb") as stream:
                 stream.write(body)
                 stream.flush()
                 os.fsync(fd)
-            draft.rename(path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink()
-            raise
+        yield made
+    finally:
+        with suppress(OSError):
+            made.unlink()
 
 
 def take(path: Path, target: Path) -> bool:
@@ -119,10 +126,26 @@ def exists(path: Path) -> bool:
         return os.path.lexists(path)
 
 
-def remove(path: Path) -> None:
-    """Remove a file if it is there. Raises DispatcherUnreachableError."""
-    with trouble(path):
-        path.unlink(missing_ok=True)
+def remove(path: Path) -> bool:
+    """Remove a file, which only one of several can do; False if it was not there. Raises DispatcherUnreachableError."""
+    try:
+        with trouble(path, may_lack=True):
+            path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def own_name(path: Path) -> Path:
+    """A name for a file that is renamed so that nobody else has it; `named` finds it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{_OWN}")
+
+
+def named(path: Path) -> list[Path]:
+    """Files that were renamed by `own_name`, in order. Raises DispatcherUnreachableError."""
+    start = f".{path.name}."
+    with trouble(path), os.scandir(path.parent) as entries:
+        return sorted(path.with_name(entry.name) for entry in entries if entry.name.startswith(start) and entry.name.endswith(_OWN))
 
 
 @contextmanager

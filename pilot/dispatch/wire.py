@@ -18,8 +18,9 @@ from pilot.errors import PayloadInvalidError
 from pilot.model import InputFile, OutputFile, Payload, RequestedLimits, Secret
 
 _MIB: Final = 1024 * 1024
-_MOST_ID: Final = 2**63 - 1
-_MOST_ATTEMPT: Final = 1_000_000
+MOST_ID: Final = 2**63 - 1
+MOST_ATTEMPT: Final = 1_000_000
+LONGEST_LOG_NAME: Final = 1024
 _MOST_SECONDS: Final = 366 * 86_400
 _MOST_MB: Final = 1_000_000_000
 _MOST_CORES: Final = 4096
@@ -44,13 +45,13 @@ def parse_job(job: Json) -> Payload:
         raise PayloadInvalidError(_say("", "it is not a JSON object"), reason="not-an-object")
     payload_id, attempt, owner = "", None, ""
     try:
-        found = fields.number(job, "PandaID", least=1, most=_MOST_ID)
+        found = fields.number(job, "PandaID", least=1, most=MOST_ID)
         if found is None:
             msg = "PandaID is missing"
             raise FieldError(msg)
         payload_id = str(found)
         owner = _owner(job)
-        attempt = fields.number(job, "attemptNr", most=_MOST_ATTEMPT)
+        attempt = fields.number(job, "attemptNr", most=MOST_ATTEMPT)
         if attempt is None:
             msg = "attemptNr is missing"
             raise FieldError(msg)
@@ -194,7 +195,7 @@ def _outputs(job: Job) -> tuple[tuple[OutputFile, ...], OutputFile | None]:
     names = [fields.file_name(name, "outFiles") for name in fields.items(job, "outFiles")]
     listed = (fields.formed(name, "ddmEndPointOut", _ENDPOINT) for name in fields.parallel(job, "ddmEndPointOut", len(names), "outFiles"))
     endpoints = dict(zip(names, listed, strict=True))
-    log_name = fields.line(job, "logFile", limit=1024)
+    log_name = fields.line(job, "logFile", limit=LONGEST_LOG_NAME)
     plain = [name for name in names if name != log_name]
     listed = (fields.formed(name, "scopeOut", _SCOPE) for name in fields.parallel(job, "scopeOut", len(plain), "outFiles without the log"))
     scopes = tuple(listed)

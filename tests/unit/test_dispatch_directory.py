@@ -147,6 +147,15 @@ def test_directory_open_to_everybody_is_refused(client, feeder) -> None:
         client.claim(NOBODY, SLOT)
 
 
+def test_place_of_a_job_open_to_everybody_is_refused(client, feeder) -> None:
+    """The directory of one job is held to the same rule as the one above it."""
+    place = feeder.directory / "7"
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(DispatcherUntrustedError, match="everybody may write"):
+        client.claim(NOBODY, SLOT)
+
+
 def test_specification_open_to_everybody_is_refused(client, feeder) -> None:
     """A specification that anybody could have changed is not believed."""
     feeder.submit(job_spec())
