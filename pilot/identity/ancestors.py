@@ -67,7 +67,7 @@ def _pass_through(ancestor: Path, records: Path, stack: ExitStack) -> None:
     if mode & stat.S_IXOTH:
         return
     records.mkdir(mode=0o700, parents=True, exist_ok=True)
-    note = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    note = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         os.write(note, os.fsencode(ancestor))
         os.fsync(note)
@@ -110,7 +110,7 @@ def close_left_open(records: Path) -> tuple[str, ...]:
 
 def _close_recorded(record: Path) -> str:
     with suppress(OSError), ExitStack() as stack:
-        note = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        note = os.open(record, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         stack.callback(os.close, note)
         directory = os.fsdecode(os.read(note, RECORD_BYTES))
         try:

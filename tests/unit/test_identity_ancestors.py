@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pilot.errors import SandboxError
 from pilot.identity.ancestors import close_left_open, passable
 
 
@@ -91,6 +94,27 @@ def test_a_record_can_only_close(way: tuple[Path, Path], tmp_path: Path) -> None
         (records / f"{number}.opened").write_text(content)
     close_left_open(records)
     assert (mode(scratch.parent), mode(scratch)) == (0o700, 0o750)
+
+
+def test_a_pipe_among_the_records_holds_up_nobody(way: tuple[Path, Path]) -> None:
+    """A pipe that a payload of this account put there is waited for neither by a later start nor by a flight."""
+    scratch, records = way
+    records.mkdir()
+    name = hashlib.sha256(os.fsencode(scratch)).hexdigest()[:16]
+    for pipe in ("pipe", name):
+        os.mkfifo(records / f"{pipe}.opened")
+    ends: list[object] = []
+
+    def flight() -> None:
+        with pytest.raises(SandboxError), passable(scratch / "run", records):
+            pass
+        ends.append(close_left_open(records))
+
+    thread = threading.Thread(target=flight, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert ends == [()]
+    assert mode(scratch) == 0o750
 
 
 def test_a_stranger_with_a_lock_stops_nobody(way: tuple[Path, Path]) -> None:
