@@ -124,14 +124,14 @@ def fly(kit: Kit, pilot: PilotIdentity, payload: Payload, *, claim_s: float = 0.
     kit.teller.say("flight.claimed", f"payload {payload.id} (attempt {payload.attempt}) belongs to {whose}")
     landing = ExitStack()
     try:
-        journalled = _remember_claim(kit, notes)
+        notes.journalled = _remember_claim(kit, notes)
         _serve_to_the_end(kit, pilot, notes, landing, refusal)
-        if journalled:
+        if notes.journalled:
             _foresee(kit, notes, notes.result)
         _store_log(kit, notes)
         kit.heartbeat.silence()
         outcome = outcome_of(notes, kit.teller.flight_tail())
-        if journalled:
+        if notes.journalled:
             _remember_outcome(kit, notes, outcome)
         deliver(kit, notes, outcome)
     finally:
@@ -264,13 +264,14 @@ def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
                 worth=lambda trouble: not refused_for_good(trouble),
             )
         except PilotError as trouble:
-            text = f"cannot deliver the final state of payload {outcome.payload_id}: {trouble.message}; it stays in the journal"
+            text = f"cannot deliver the final state of payload {outcome.payload_id}: {trouble.message}; {_kept(kit, notes, outcome)}"
             kit.teller.say("report.undelivered", text)
             notes.undelivered = trouble
             return
         except Exception as bug:
             notes.undelivered = unexpected(kit.teller, bug)
             notes.blame(notes.undelivered)
+            _kept(kit, notes, outcome)
             return
     if answered.useless:
         notes.useless = answered.useless
@@ -282,6 +283,19 @@ def deliver(kit: Kit, notes: Notes, outcome: Outcome) -> None:
     with _journal_trouble(kit, notes):
         kit.journal.delivered(outcome.payload_id, outcome.attempt)
     kit.teller.say("flight.reported", f"reported payload {outcome.payload_id} as {outcome.state.value}", code=outcome.error_code)
+
+
+def _kept(kit: Kit, notes: Notes, outcome: Outcome) -> str:
+    """See that an outcome stands in the journal, where there may be room again; says whether it does."""
+    try:
+        if not notes.journalled:
+            kit.journal.claimed(notes.payload)
+            notes.journalled = True
+        kit.journal.chosen(outcome)
+    except Exception as trouble:
+        why = trouble.message if isinstance(trouble, PilotError) else f"unexpected {type(trouble).__name__}"
+        return f"nor is it in the journal, so that no later start can deliver it: {why}"
+    return "it stays in the journal"
 
 
 def _send(kit: Kit, outcome: Outcome) -> Answered:

@@ -66,6 +66,8 @@ class Notes:
     undelivered: PilotError | None = None
     useless: str = ""
     log_stored: bool = False
+    journalled: bool = False
+    """The journal has a record of this attempt."""
     journal_in_scratch: bool = False
 
     def blame(self, fault: PilotError) -> None:
