@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from pilot.assembly_admit import Admission
 from pilot.assembly_common import endpoint_trust, usable_cores
@@ -27,9 +28,12 @@ def dispatcher_client(config: Config, environ: Mapping[str, str], teller: Teller
 
 
 def dispatcher_address(config: Config) -> str:
-    """By what the journal tells dispatchers apart."""
+    """By what the journal tells dispatchers apart: the same however a site writes it."""
     section = config.dispatcher
-    return f"directory:{section.directory}" if section.kind == "directory" else section.url
+    if section.kind == "directory":
+        return f"directory:{os.path.normpath(section.directory)}"
+    parts = urlsplit(section.url)
+    return f"https://{parts.netloc.lower().removesuffix(':443')}{parts.path.rstrip('/')}"
 
 
 def _sender(config: Config, environ: Mapping[str, str]) -> Sender:

@@ -1,9 +1,11 @@
-"""Which dialect a server speaks, by its answer to one question."""
+"""Which dispatcher it is, by its address; which dialect it speaks, by its answer to one question."""
 
 from __future__ import annotations
 
 import pytest
 
+from pilot.assembly_dispatch import dispatcher_address
+from pilot.config import load_config
 from pilot.dispatch.answers import Response
 from pilot.dispatch.dialects import CLASSIC, V1, spoken
 from pilot.errors import DispatcherProtocolError, DispatcherRefusedError, DispatcherUnreachableError, PilotError
@@ -40,3 +42,27 @@ def test_an_unclear_answer_decides_nothing(status: int, body: bytes, kind: type[
     """A server that is out of order, or no PanDA server, is not taken for one of the old ones."""
     with pytest.raises(kind):
         spoken(Response(status=status, body=body), SERVER)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "address"),
+    [
+        (("https://panda.example", "https://panda.example/", "https://Panda.Example:443"), "https://panda.example"),
+        (("https://h:25443/Prefix", "https://h:25443/Prefix/"), "https://h:25443/Prefix"),
+        (("https://[::1]:443/", "https://[::1]"), "https://[::1]"),
+    ],
+)
+def test_one_server_has_one_address(spellings: tuple[str, ...], address: str) -> None:
+    """However a site writes it, the journal knows the dispatcher again: an outcome finds it, and an attempt is flown once."""
+    assert {_address(f"dispatcher.url={spelling}") for spelling in spellings} == {address}
+
+
+def test_one_directory_has_one_address() -> None:
+    """The same holds for a directory."""
+    spellings = ("/shared/point", "/shared/point/", "/shared//point", "/shared/./point")
+    assert {_address("dispatcher.kind=directory", f"dispatcher.directory={one}") for one in spellings} == {"directory:/shared/point"}
+
+
+def _address(*sets: str) -> str:
+    base = ("site.queue=Q", "pilot.vo=v", "identity.switch=never", "credentials.sources={user: none}")
+    return dispatcher_address(load_config([], {}, [*base, *sets]).config)
