@@ -23,6 +23,7 @@ from pilot.journal import files, holder
 from pilot.journal.holder import Holder
 from pilot.journal.runs import Run
 from pilot.model import Outcome, Payload
+from pilot.rundir import is_there
 
 VERSION = 2
 SUFFIX = ".flight.json"
@@ -150,8 +151,17 @@ class Spool:
         if record.outcome is not None and record.outcome != outcome:
             raise JournalError(f"cannot change the outcome of payload {outcome.payload_id}: it was chosen before", reason="chosen-before")
         changed = change(record)
-        files.append(self._path(*key), fd, msgspec.json.encode(changed))
-        self._open[key] = (changed, fd)
+        self._open[key] = (changed, self._written(self._path(*key), fd, msgspec.json.encode(changed)))
+
+    @staticmethod
+    def _written(path: Path, fd: int, line: bytes) -> int:
+        """Append a line to our record; made anew if it was taken away meanwhile. Returns the descriptor that holds the lock."""
+        if is_there(path):
+            files.append(path, fd, line)
+            return fd
+        anew = files.make(path, line)
+        os.close(fd)
+        return anew
 
     def delivered(self, payload_id: str, attempt: int) -> None:
         """Forget an attempt whose final state was acknowledged."""
