@@ -170,16 +170,21 @@ def test_an_outage_refuses_and_keeps_the_port(pilot, server, client) -> None:
     assert (server.url, client.claim(pilot, SLOT)) == (url, None)
 
 
-def test_clearing_ends_an_outage_too(pilot, server, client) -> None:
-    """An outage that began with a call ends when the orders are taken back."""
-    server.faults.next("claim", "refused")
-    with pytest.raises(PilotError):
-        client.claim(pilot, SLOT)
+def take_back(server) -> None:
+    """Take the orders back, then wait until the server is as before."""
     back = threading.Event()
     resume = server.resume
     server.resume = lambda: (resume(), back.set())
     server.faults.clear()
     assert back.wait(5)
+
+
+def test_clearing_ends_an_outage_too(pilot, server, client) -> None:
+    """An outage that began with a call ends when the orders are taken back."""
+    server.faults.next("claim", "refused")
+    with pytest.raises(PilotError):
+        client.claim(pilot, SLOT)
+    take_back(server)
     assert client.claim(pilot, SLOT) is None
 
 
@@ -190,11 +195,7 @@ def test_a_wrong_certificate_lasts_until_it_is_taken_back(pilot, server, client)
         client.claim(pilot, SLOT)
     with pytest.raises(DispatcherUntrustedError):
         client.claim(pilot, SLOT)
-    back = threading.Event()
-    resume = server.resume
-    server.resume = lambda: (resume(), back.set())
-    server.faults.clear()
-    assert back.wait(5)
+    take_back(server)
     assert client.claim(pilot, SLOT) is None
 
 
