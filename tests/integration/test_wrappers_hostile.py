@@ -77,8 +77,12 @@ def test_options_where_bash_is_named(rig: WrapperRig) -> None:
 
 def test_a_clock_from_the_environment(rig: WrapperRig) -> None:
     """A slot that failed is held although the environment claims that hours have passed."""
-    environment = {"PILOT_PYTHON": rig.actor("exit 68"), "PILOT_SCRATCH": rig.place("scratch"), "PILOT_START_PAUSE_S": 1, "SECONDS": 9999}
-    assert "holding" in rig.start(SLURM, environment=environment).end().stderr
+    environment = {"PILOT_PYTHON": rig.actor("exit 68"), "PILOT_SCRATCH": rig.place("scratch"), "SECONDS": 9999}
+    environment["PILOT_START_PAUSE_S"] = 3000
+    wrapped = rig.start(SLURM, environment=environment)
+    told = [wrapped.process.stderr.readline() for _ in range(2)]
+    wrapped.process.send_signal(signal.SIGTERM)
+    assert (wrapped.end().code, "holding the slot" in told[1]) == (68, True), told
 
 
 def test_cdpath(rig: WrapperRig) -> None:
