@@ -27,7 +27,7 @@ STAYS_OUTSIDE = 4
 """Exit code of the sweep that found, outside the work directory, what it may not remove: it may be another flight's."""
 COLLECT_S = 0.05
 """Processes that fork and exit for ever leave their dead to the pilot: collected before they fill the process table."""
-SWEEPS = 10
+SWEEPS = 100
 """What was left behind may kill a sweep, which shares its account, so one may have to be repeated."""
 
 
@@ -241,6 +241,9 @@ def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:
         if not problem and not strays:
             return ""
         before = problem.partition("; then sweeping failed")[0] or told(strays)
+        if time.monotonic() > deadline:
+            problem = before
+            break
         problem = ""
         try:
             sweep()
