@@ -233,7 +233,7 @@ def _keep(place: Sandbox, account: FarSideAccount, clear: Callable[[str], str]) 
 
 
 def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:
-    """Sweep until no process is left and a sweep succeeded, a few times; returns what resisted, in words."""
+    """Sweep until no process is left and a sweep succeeded, for SWEEP_S at most; returns what resisted, in words."""
     deadline = time.monotonic() + SWEEP_S
     for _ in range(SWEEPS):
         kin.kill()
@@ -242,7 +242,6 @@ def _swept(kin: Kin, sweep: Callable[[], None], problem: str) -> str:
             return ""
         before = problem.partition("; then sweeping failed")[0] or told(strays)
         if time.monotonic() > deadline:
-            problem = before
             break
         problem = ""
         try:
