@@ -96,6 +96,8 @@ def test_no_shell_in_argument_lists(path: Path) -> None:
         "import os\nos.environ.setdefault('X', 'y')",
         "import tempfile\ntempfile.mktemp()",
         "import os\nos.setsid()",
+        "import select\nselect.select([fd], [], [], 1)",
+        "from select import select\nready, _, _ = select(watched, [], [], 1)",
         "import subprocess\nsubprocess.Popen(['x'], start_new_session=True)",
     ],
 )
@@ -115,6 +117,7 @@ def test_ban_notices(text: str) -> None:
         "import os\nx = os.environ.get('X')\ny = dict(os.environ)\ny['Z'] = '1'",
         "context.check_hostname = True",
         "import re\nre.compile('x')",
+        "import select\nselect.select([], [], [], 0.01)",
         "from collections import ChainMap\nmachine.extract('x')",
         "x = {'shell': 'text'}",
         "section.shell = True if x else y",

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pilot.errors import PilotError
+from pilot.readiness import readable
 from pilot.selfcheck.results import Checked, Result, Status, failed, of_error, skipped
 
 MOST_BYTES = 65_536
@@ -102,8 +103,7 @@ def _read(reader: int, deadline: float) -> bytes | None:
     """All that the child says until it ends; None if it takes too long."""
     said = b""
     while len(said) <= MOST_BYTES:
-        ready, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not readable([reader], deadline - time.monotonic()):
             return None
         part = os.read(reader, MOST_BYTES)
         if not part:

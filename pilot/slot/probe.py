@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import os
-import select
 import socket
 import ssl
 import stat
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from pilot.readiness import readable
 from pilot.slot import ads, cgroups, features
 from pilot.slot.clients import LONGEST, Clients, Question, UnclearError, question
 from pilot.slot.detect import from_environment
@@ -205,7 +205,7 @@ def _answer(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, byt
     nothing = subprocess.DEVNULL
     with subprocess.Popen(argv, env=environ, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as process:
         try:
-            while process.stdout and len(said) <= LONGEST and select.select([process.stdout], [], [], max(0.0, ends - time.monotonic()))[0]:
+            while process.stdout and len(said) <= LONGEST and readable([process.stdout.fileno()], ends - time.monotonic()):
                 part = os.read(process.stdout.fileno(), 65_536)
                 if not part:
                     return process.wait(max(0.1, ends - time.monotonic())), said

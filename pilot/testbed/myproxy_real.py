@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import select
 import shutil
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 import psutil
 
 import pilot
+from pilot.readiness import readable
 from pilot.testbed import pam_turn
 from pilot.testbed.myproxy_policy import PAM_SERVICE, ServerRules
 from pilot.testbed.myproxy_vault import credential_from_pem
@@ -244,7 +244,7 @@ class RealMyProxy:
             raise
         finally:
             os.close(says)
-        if select.select([said], [], [], BEGIN_S)[0]:
+        if readable([said], BEGIN_S):
             os.write(self._log, os.read(said, _CHUNK))
         return child, said
 
@@ -264,7 +264,7 @@ class RealMyProxy:
         """Put what a server says into the log, until it has ended or its time is over."""
         watched = [alive, said]
         while (left := deadline - time.monotonic()) > 0:
-            ready = select.select(watched, [], [], left)[0]
+            ready = readable(watched, left)
             if said in ready:  # first: its last words
                 words = os.read(said, _CHUNK)
                 os.write(self._log, words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from pilot.errors import ConfigurationError, SandboxError
+from pilot.readiness import readable
 from pilot.testbed import dispatcher_faults
 from pilot.testbed.dispatcher_fault_kinds import CALLS, KINDS
 from pilot.testbed.dispatcher_faults import Fault, UnknownFaultError
@@ -42,8 +42,7 @@ def up(directory: Path, arguments: list[str]) -> dict[str, Any]:
     with log.open("wb") as stream:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, start_new_session=True)
     assert child.stdout is not None  # noqa: S101 - a pipe was asked for
-    ready, _, _ = select.select([child.stdout], [], [], START_S)
-    if not ready or child.stdout.readline() != READY:
+    if not readable([child.stdout.fileno()], START_S) or child.stdout.readline() != READY:
         child.kill()
         child.wait()
         tail = log.read_text(errors="replace").strip()[-1000:]
@@ -112,7 +111,7 @@ def down(directory: Path) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             return
         signal.pidfd_send_signal(handle, signal.SIGTERM)
-        if not select.select([handle], [], [], STOP_S)[0]:
+        if not readable([handle], STOP_S):
             raise SandboxError(f"cannot stop the testbed in {directory}: process {pid} still runs after {STOP_S:.0f} s; kill it")
     finally:
         os.close(handle)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import signal
 import socket
 import statistics
@@ -38,6 +37,7 @@ from pilot.myproxy.failures import RequestError
 from pilot.myproxy.opening import Limits, Server
 from pilot.myproxy.source import parse_server
 from pilot.myproxy.token import bound_passphrase
+from pilot.readiness import readable
 from pilot.testbed import service
 from pilot.testbed.grid import ALICE_DN
 from pilot.testbed.myproxy_policy import Retrievers, ServerRules
@@ -194,7 +194,7 @@ def daemon(directory: Path, facts: dict[str, Any], config: str) -> Iterator[str]
     finally:
         handle = os.pidfd_open(pid)
         os.kill(pid, signal.SIGTERM)
-        select.select([handle], [], [], 10)
+        readable([handle], 10)
         os.close(handle)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pilot.readiness import readable
 from tests.support.flight_rig import PROJECT
 
 pytestmark = pytest.mark.alone
@@ -57,8 +57,8 @@ class Show:
         deadline = time.monotonic() + timeout_s
         assert self.process.stderr is not None
         while words not in self.seen:
-            ready, _, _ = select.select([self.process.stderr], [], [], max(0.0, deadline - time.monotonic()))
-            data = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            source = self.process.stderr.fileno()
+            data = os.read(source, 65536) if readable([source], deadline - time.monotonic()) else b""
             if not data:
                 return False
             self.seen += data.decode()
@@ -78,7 +78,7 @@ class Show:
             with suppress(ProcessLookupError, psutil.NoSuchProcess):
                 handle = os.pidfd_open(process.pid)
                 if process.is_running():
-                    select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+                    readable([handle], deadline - time.monotonic())
                 os.close(handle)
         return [str(one) for one in self.family.values() if alive(one)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import select
 import signal
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pilot.readiness import readable
 from pilot.testbed.grid import ALICE_DN, BOB_DN
 from tests.support.flight_rig import cast
 
@@ -156,7 +156,7 @@ def test_up_cut_off_leaves_nothing(tmp_path: Path, number: signal.Signals) -> No
         starting.send_signal(number)
         _, said = starting.communicate(timeout=30)
     assert "Traceback" not in said
-    assert select.select([serving], [], [], 30)[0], "it still runs"
+    assert readable([serving], 30), "it still runs"
     os.close(serving)
     assert not place.exists()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -30,6 +29,7 @@ from pilot.errors import CredentialUnavailableError
 from pilot.model import Payload, Slot
 from pilot.myproxy import pam_verifier
 from pilot.myproxy.source import MyProxyOptions, MyProxySource
+from pilot.readiness import readable
 from pilot.testbed import pam_turn
 from pilot.testbed.grid import ALICE_DN, QUEUE, Grid, GridOptions
 from pilot.testbed.store_spec import JobSpec
@@ -173,7 +173,7 @@ def ended(pid: int) -> None:
     handle = os.pidfd_open(pid)
     try:
         os.kill(pid, signal.SIGTERM)
-        assert select.select([handle], [], [], 10)[0]
+        assert readable([handle], 10)
     finally:
         os.close(handle)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import select
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from pilot.errors import ALL_ERRORS
+from pilot.readiness import readable
 from tests.support.flight_hooks import BlackHole
 from tests.support.flight_rig import pidfd
 from tests.support.wrapper_rig import NAMES, WRAPPERS, WrapperRig, told_by, wrapper_rig
@@ -152,7 +152,7 @@ def _ends_after(rig: WrapperRig, hole: BlackHole) -> float:
     pilot = next(child for child in psutil.Process(wrapped.process.pid).children() if "--run-dir" in child.cmdline())
     with pidfd(pilot.pid) as handle:
         wrapped.process.send_signal(signal.SIGTERM)
-        assert select.select([handle], [], [], 20)[0]
+        assert readable([handle], 20)
     ended = time.monotonic()
     assert wrapped.end().code == 42
     return time.monotonic() - ended

@@ -78,6 +78,7 @@ def findings(text: str) -> list[Finding]:
         for rule in (_modules, _methods, _names, _values, _environment):
             found.extend(rule(node))
         found.extend(_calls(node, aliases))
+        found.extend(_selects(node, aliases))
     found.extend(_sessions(tree, aliases))
     return sorted(set(found))
 
@@ -138,6 +139,16 @@ def _calls(node: ast.AST, aliases: dict[str, str]) -> Iterator[Finding]:
         name = _full_name(node, aliases)
         if name in BANNED_CALLS:
             yield node.lineno, f"uses {name}: {BANNED_CALLS[name]}"
+
+
+def _selects(node: ast.AST, aliases: dict[str, str]) -> Iterator[Finding]:
+    """`select.select` that watches anything; with three empty lists it is a pause."""
+    if isinstance(node, ast.Call) and _full_name(node.func, aliases) == "select.select" and not _pauses(node):
+        yield node.lineno, "uses select.select: it breaks at descriptors from 1024 on; use pilot.readiness"
+
+
+def _pauses(call: ast.Call) -> bool:
+    return all(isinstance(watched, ast.List) and not watched.elts for watched in call.args[:3])
 
 
 def _methods(node: ast.AST) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from pilot.readiness import readable
 from pilot.testbed.dispatcher import DispatcherServer
 from pilot.testbed.pki import ROBOT_DN, Credential
 from pilot.testbed.store import Store
@@ -52,8 +52,7 @@ class DispatcherProcess:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen([sys.executable, "-m", __name__, *words], stdout=subprocess.PIPE, cwd=root)
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], START_S)
-        line = self._process.stdout.readline() if ready else b""
+        line = self._process.stdout.readline() if readable([self._process.stdout.fileno()], START_S) else b""
         if not line:
             self.kill()
         assert line, "the dispatcher did not start"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+
+from pilot.readiness import readable
 
 HOOK_S = 40.0
 
@@ -69,8 +70,7 @@ class Bell:
 
     def wait(self, timeout_s: float = HOOK_S) -> str:
         """What was written; empty at the time limit."""
-        ready, _, _ = select.select([self._fd], [], [], timeout_s)
-        return os.read(self._fd, 4096).decode() if ready else ""
+        return os.read(self._fd, 4096).decode() if readable([self._fd], timeout_s) else ""
 
     def close(self) -> None:
         """Forget it."""

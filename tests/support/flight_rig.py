@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from pilot.readiness import readable
 from pilot.testbed.grid import ALICE_DN, Grid, GridOptions
 from pilot.testbed.pki import Credential, write_private
 from pilot.testbed.software import deploy, reachable_python
@@ -341,7 +341,7 @@ class Rig:
         deadline = time.monotonic() + timeout_s
         while (left := self.processes(scratch)) and time.monotonic() < deadline:
             with suppress(ProcessLookupError), pidfd(int(left[0].split()[0])) as handle:
-                select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+                readable([handle], deadline - time.monotonic())
         return not self.processes(scratch)
 
 

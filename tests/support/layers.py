@@ -63,7 +63,7 @@ PURE_AT_TOP = frozenset(
     }
 )
 FOUNDATION = frozenset({"", "errors", "model", "secret", "identities"})
-SHARED = frozenset({"tls", "watch", "log", "retry"})
+SHARED = frozenset({"tls", "watch", "readiness", "log", "retry"})
 """Adapters at the top that adapters of every capability may use."""
 
 TESTBED_USES = ("credentials.trust",)

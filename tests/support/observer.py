@@ -69,8 +69,10 @@ class Observer:
 def main(mark: str, canary: str, *places: str) -> None:
     observer = Observer(mark.encode(), canary.encode(), list(places))
     observer.look()
+    orders = select.poll()
+    orders.register(sys.stdin)
     print("ready", flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while not orders.poll(0):
         observer.look()
     print(observer.told(), flush=True)
 

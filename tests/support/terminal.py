@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import termios
@@ -12,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pilot.readiness import readable
 
 PROMPT = re.compile(r"<<(\d+)>> \Z")
 CTRL_C = b"\x03"
@@ -88,7 +89,7 @@ class Terminal:
     def _until(self, pattern: re.Pattern[str], timeout_s: float) -> re.Match[str]:
         deadline = time.monotonic() + timeout_s
         while (found := pattern.search(self._seen)) is None:
-            ready, _, _ = select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"no {pattern.pattern!r} within {timeout_s:.0f} s after: {self._seen}"
+            left = deadline - time.monotonic()
+            assert readable([self._ours], left), f"no {pattern.pattern!r} within {timeout_s:.0f} s after: {self._seen}"
             self._seen += os.read(self._ours, 65536).decode(errors="replace")
         return found
