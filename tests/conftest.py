@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.capabilities import CAPABILITIES, REQUIRED_IN_CI, missing
 
 IN_CI = os.environ.get("CI") == "true"
+KEPT = 8
+"""Descriptors that a file's tests may leave open at most, in what lives as long as the run."""
 
 
 def pytest_configure() -> None:
@@ -46,3 +51,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name in CAPABILITIES:
         reason = missing(name)
         terminalreporter.write_line(f"{name:<16} {'yes' if reason is None else 'no: ' + reason}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def closes_what_it_opens() -> Iterator[None]:
+    """The tests of a file leave no descriptors open: a run is one process for thousands of them."""
+    before = _open_descriptors()
+    yield
+    if len(_open_descriptors()) > len(before) + KEPT:
+        gc.collect()
+    after = _open_descriptors()
+    assert len(after) <= len(before) + KEPT, f"left open: {sorted(after - before)}"
+
+
+def _open_descriptors() -> set[tuple[str, str]]:
+    """Number and what it stands for of each open descriptor of this process."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.add((entry.name, str(entry.readlink())))
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,16 @@ while True:
 GOOD = "enter()\n"
 
 
-def board(tmp_path: Path, behaviour: str, answers: dict[str, Any] | None = None, timeout_s: float = 3.0) -> Any:
+@contextmanager
+def board(tmp_path: Path, behaviour: str, answers: dict[str, Any] | None = None, timeout_s: float = 3.0) -> Iterator[Any]:
     """The gateway, with a far side that does as told."""
     program = tmp_path / "liar"
     answers = {"confine": {"files": False, "signals": False, "pid_namespace": 1, "mount_namespace": 1}, **(answers or {})}
     program.write_text(LIAR.replace("BEHAVIOUR", f"ANSWERS = {answers!r}\n{behaviour}"))
     program.chmod(0o755)
     gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python=str(program), timeout_s=timeout_s))
-    return gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch())
+    with SelectorWatch() as watch, gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), watch) as account:
+        yield account
 
 
 def test_the_liar_can_be_honest(tmp_path: Path) -> None:
@@ -119,7 +122,11 @@ def test_lies_at_boarding(tmp_path: Path, behaviour: str, error: type[PilotError
 def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
     """A missing interpreter is the site's to repair, and named."""
     gateway = SameAccountGateway(SameAccountOptions(run_dir=tmp_path / "run", python="/no/python3"))
-    with pytest.raises(GatewaySiteError, match="/no/python3"), gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch()):
+    with (
+        pytest.raises(GatewaySiteError, match="/no/python3"),
+        SelectorWatch() as watch,
+        gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), watch),
+    ):
         pass
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
 
@@ -201,7 +208,7 @@ def test_a_log_that_is_taken_slowly_is_given_up(tmp_path: Path) -> None:
         account.store_log("file:///log", bytes(LOG_PART * 20), 1.0)
 
 
-LEAKY = "#!/bin/sh\nexec 7</etc/hostname 8>/dev/null\nexec /usr/bin/python3 \"$@\"\n"
+LEAKY = '#!/bin/sh\nexec 7</etc/hostname 8>/dev/null\nexec /usr/bin/python3 "$@"\n'
 
 
 def test_what_a_gateway_left_open_is_closed(tmp_path: Path) -> None:

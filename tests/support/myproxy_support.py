@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,19 +28,21 @@ from pilot.testbed.pki import ALICE_DN, BOB_DN, ROBOT_DN, AttributeAuthority, Au
 from pilot.tls import EndpointTrust, sealed_file
 
 
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 class LoopWatch:
-    """A watch on a plain selector; `order_kill` may be called from any thread."""
+    """A watch on a plain selector; `order_kill` may be called from any thread. Whom nobody holds any more is closed."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.close = weakref.finalize(self, _close, self._reader, self._writer)
         self._killed = threading.Event()
         self._shields = 0
         self.waiting = threading.Event()
         """Set while, or after, somebody waits for at least one descriptor."""
-
-    def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
 
     def order_kill(self) -> None:
         self._killed.set()

@@ -68,8 +68,8 @@ def test_a_place_that_is_closed_is_passed_over(tmp_path: Path) -> None:
 def test_glexec_is_never_called_without_an_owners_proxy(tmp_path: Path) -> None:
     """A payload without a credential is refused before anything is made or called."""
     options = GlexecOptions(run_dir=tmp_path / "run", records=tmp_path, glexec="/no/glexec", pilot_proxy="/no/proxy", retries=0)
-    board = GlexecGateway(options).board(PAYLOAD, NoCredential(owner="/CN=x"), SelectorWatch())
-    with pytest.raises(GatewayCallError) as refused, board:
+    gateway = GlexecGateway(options)
+    with pytest.raises(GatewayCallError) as refused, SelectorWatch() as watch, gateway.board(PAYLOAD, NoCredential(owner="/CN=x"), watch):
         pass
     assert (refused.value.reason, list(tmp_path.iterdir())) == ("no-proxy", [])
 
