@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -54,10 +55,15 @@ def server(pki, store):
 
 
 @pytest.fixture
-def client(pki, pilot, server):
-    made = pki.dispatcher(server.url, pilot)
-    yield made
-    made.close()
+def dial(pki, pilot):
+    """Clients of any server, closed at the end."""
+    with ExitStack() as stack:
+        yield lambda url, **changes: stack.enter_context(closing(pki.dispatcher(url, pilot, **changes)))
+
+
+@pytest.fixture
+def client(dial, server):
+    return dial(server.url)
 
 
 # ------------------------------------------------------------------------------------------------------ server's trust
@@ -73,27 +79,27 @@ def expect_untrusted(dispatcher, pilot, store) -> str:
     return caught.value.message
 
 
-def test_server_of_unknown_ca(pki, pilot, store, tmp_path) -> None:
+def test_server_of_unknown_ca(pki, pilot, store, tmp_path, dial) -> None:
     """A certificate of a CA outside the CA directory is not accepted."""
     other = Authority.create(tmp_path / "other", dn="/DC=test/DC=other/CN=Other CA")
     with DispatcherServer(store, other.host(), pki.authority.cert_dir, pki.authority.voms_dir) as server:
-        message = expect_untrusted(pki.dispatcher(server.url, pilot), pilot, store)
+        message = expect_untrusted(dial(server.url), pilot, store)
     assert "localhost" in message
 
 
-def test_server_of_another_name(pki, pilot, store) -> None:
+def test_server_of_another_name(pki, pilot, store, dial) -> None:
     """A good certificate for another host is not accepted."""
     host = pki.authority.host("other.example", addresses=("192.0.2.1",))
     with DispatcherServer(store, host, pki.authority.cert_dir, pki.authority.voms_dir) as server:
-        expect_untrusted(pki.dispatcher(server.url, pilot), pilot, store)
+        expect_untrusted(dial(server.url), pilot, store)
 
 
-def test_revoked_server(pki, pilot, store) -> None:
+def test_revoked_server(pki, pilot, store, dial) -> None:
     """A revoked certificate is not accepted."""
     host = pki.authority.host()
     pki.authority.revoke(host)
     with DispatcherServer(store, host, pki.authority.cert_dir, pki.authority.voms_dir) as server:
-        assert "revoked" in expect_untrusted(pki.dispatcher(server.url, pilot), pilot, store)
+        assert "revoked" in expect_untrusted(dial(server.url), pilot, store)
 
 
 def test_a_revocation_list_is_renewed_under_a_pilot(pki, pilot, store, tmp_path, monkeypatch) -> None:
@@ -111,13 +117,13 @@ def test_a_revocation_list_is_renewed_under_a_pilot(pki, pilot, store, tmp_path,
         client.close()
 
 
-def test_signing_policy_is_checked_before_anything_is_sent(pki, pilot, store, tmp_path) -> None:
+def test_signing_policy_is_checked_before_anything_is_sent(pki, pilot, store, tmp_path, dial) -> None:
     """A CA that signs outside its signing policy is not believed, though OpenSSL would."""
     other = Authority.create(tmp_path / "narrow", dn="/DC=test/DC=narrow/CN=Narrow CA", subjects="/DC=test/DC=narrow/OU=Nobody/*")
     for path in other.cert_dir.iterdir():
         (pki.authority.cert_dir / path.name).write_bytes(path.read_bytes())
     with DispatcherServer(store, other.host(), pki.authority.cert_dir, pki.authority.voms_dir) as server:
-        expect_untrusted(pki.dispatcher(server.url, pilot), pilot, store)
+        expect_untrusted(dial(server.url), pilot, store)
 
 
 def test_system_trust_uses_exactly_its_bundle(pki, pilot, server, store, tmp_path) -> None:
@@ -159,20 +165,20 @@ def _foreign_bundle(pki):
     return path
 
 
-def test_context_holds_no_other_authority(pki, pilot, server) -> None:
+def test_context_holds_no_other_authority(pilot, server, dial) -> None:
     """After a call the TLS context knows the one CA that it needed, and none of a public bundle."""
-    client = pki.dispatcher(server.url, pilot)
+    client = dial(server.url)
     client.claim(pilot, SLOT)
     *_, context = client._context
     subjects = [dict(part[0] for part in cert["subject"]).get("commonName") for cert in context.get_ca_certs()]
     assert set(subjects) <= {"Testbed CA"}
 
 
-def test_environment_proxies_are_ignored(pki, pilot, server, monkeypatch) -> None:
+def test_environment_proxies_are_ignored(pilot, server, monkeypatch, dial) -> None:
     """An http proxy in the environment does not see the request."""
     for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert pki.dispatcher(server.url, pilot).claim(pilot, SLOT) is None
+    assert dial(server.url).claim(pilot, SLOT) is None
 
 
 # ------------------------------------------------------------------------------------- verbatim replies of real servers
@@ -193,10 +199,10 @@ def test_environment_proxies_are_ignored(pki, pilot, server, monkeypatch) -> Non
         ("v1_update_job_invalid_json", DispatcherProtocolError),
     ],
 )
-def test_claims_answered_by_real_servers(name, expected, pki, pilot) -> None:
+def test_claims_answered_by_real_servers(name, expected, pki, pilot, dial) -> None:
     """Each verbatim reply to a claim gives its payload, None, or its error, under Content-Type text/plain."""
     with ReplayServer(pki, sample(name)) as server:
-        client = pki.dispatcher(server.url, pilot)
+        client = dial(server.url)
         if isinstance(expected, type):
             with pytest.raises(expected):
                 client.claim(pilot, SLOT)
@@ -215,11 +221,11 @@ def test_claims_answered_by_real_servers(name, expected, pki, pilot) -> None:
         ("v1_update_job_missing_role_Role_pilot", DispatcherRefusedError),
     ],
 )
-def test_heartbeats_answered_by_real_servers(name, expected, pki, pilot) -> None:
+def test_heartbeats_answered_by_real_servers(name, expected, pki, dial) -> None:
     """Each verbatim reply to a report gives its orders or its error."""
     status = Status(payload_id="1", attempt=1, phase=Phase.RUNNING)
     with ReplayServer(pki, sample(name)) as server:
-        client = pki.dispatcher(server.url, pilot)
+        client = dial(server.url)
         if isinstance(expected, type):
             with pytest.raises(expected):
                 client.heartbeat(status)
@@ -227,10 +233,10 @@ def test_heartbeats_answered_by_real_servers(name, expected, pki, pilot) -> None
             assert client.heartbeat(status).orders == expected
 
 
-def test_request_as_a_real_server_wants_it(pki, pilot) -> None:
+def test_request_as_a_real_server_wants_it(pki, pilot, dial) -> None:
     """Path, headers and body are those that a strict v1 server compares with exactly."""
     with ReplayServer(pki, sample("v1_acquire_nojob_managed")) as server:
-        pki.dispatcher(server.url + "/prefix", pilot, label="user", switch="if_configured").claim(pilot, SLOT)
+        dial(server.url + "/prefix", label="user", switch="if_configured").claim(pilot, SLOT)
     ((path, headers, body),) = server.requests
     assert path == "/prefix/api/v1/pilot/acquire_jobs"
     assert (headers["Content-Type"], headers["Accept"]) == ("application/json", "application/json")
@@ -249,17 +255,16 @@ def test_request_as_a_real_server_wants_it(pki, pilot) -> None:
     }
 
 
-def test_a_cookie_is_not_kept(pki, pilot) -> None:
+def test_a_cookie_is_not_kept(pki, pilot, dial) -> None:
     """Nothing that a server wants to be remembered goes back to it."""
     name = "v1_acquire_nojob_managed"
     with ReplayServer(pki, sample(name), sample(name)) as server:
-        client = pki.dispatcher(server.url, pilot, label="user")
+        client = dial(server.url, label="user")
         assert [client.claim(pilot, SLOT) for _ in range(2)] == [None, None]
-        client.close()
     assert [headers.get("Cookie") for _, headers, _ in server.requests] == [None, None]
 
 
-def test_a_urlencoded_reply_in_chunks(pki, pilot) -> None:
+def test_a_urlencoded_reply_in_chunks(pki, pilot, dial) -> None:
     """A classic reply whose last chunk tells its end is whole."""
     with ReplayServer(pki, (200, b"StatusCode=20&errorDialog=none")) as server:
-        assert pki.dispatcher(server.url, pilot, api="classic").claim(pilot, SLOT) is None
+        assert dial(server.url, api="classic").claim(pilot, SLOT) is None

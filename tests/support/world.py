@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -212,6 +213,7 @@ class WorldAccount:
     def __init__(self, world: World) -> None:
         self._world = world
         self._fd = os.eventfd(0)
+        weakref.finalize(self, os.close, self._fd)
         self._end: tuple[int | None, int | None] | None = None
 
     def fileno(self) -> int:

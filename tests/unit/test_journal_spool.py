@@ -37,8 +37,20 @@ NUL_VISIT = b'"run_dir":"/x","visits":[{"payload_id":"1","attempt":1,"account":"
 DEEP = b'{"version":2,"x":' + b"[" * 100_000
 
 
+OPEN: list[Spool] = []
+
+
+@pytest.fixture(autouse=True)
+def lets_go() -> Iterator[None]:
+    """No test keeps its locks."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
 def spool(directory: Path, dispatcher: str = DISPATCHER) -> Spool:
-    return Spool(directory, dispatcher=dispatcher)
+    OPEN.append(Spool(directory, dispatcher=dispatcher))
+    return OPEN[-1]
 
 
 def dead_pilot(directory: Path, *steps: str) -> None:
