@@ -92,6 +92,22 @@ def facts(directory: Path) -> dict[str, Any]:
     return found
 
 
+def _demand(directory: Path) -> None:
+    """Raise SandboxError unless a testbed runs in this directory."""
+    pid = int(facts(directory)["pid"])
+    if not _command(pid):
+        message = f"cannot use the testbed in {directory}: its process {pid} is gone"
+        raise SandboxError(f"{message}; remove what it left with `pilot testbed down --directory {directory}`, and start another")
+
+
+def _command(pid: int) -> list[bytes]:
+    """A process' command line; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
 def down(directory: Path) -> None:
     """Stop a testbed and wait until it is gone.
 
@@ -106,8 +122,7 @@ def down(directory: Path) -> None:
         return
     try:
         # The pid may belong to somebody else by now: only a process that serves this very directory is stopped.
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if str(directory.absolute()).encode() not in command:
+        if str(directory.absolute()).encode() not in _command(pid):
             shutil.rmtree(directory, ignore_errors=True)
             return
         signal.pidfd_send_signal(handle, signal.SIGTERM)
@@ -184,7 +199,7 @@ def fault(directory: Path, call: str, kind: str, *, times: int, after: int, late
     Raises:
         ConfigurationError: no such call or kind. SandboxError: no testbed runs there.
     """
-    facts(directory)
+    _demand(directory)
     try:
         order = Fault(kind=kind, on=call, call=max(0, after) + 1, times=max(0, times), late=late, number=time.time_ns())
     except UnknownFaultError as unknown:
@@ -198,7 +213,7 @@ def clear_faults(directory: Path) -> None:
     Raises:
         SandboxError: no testbed runs there.
     """
-    facts(directory)
+    _demand(directory)
     dispatcher_faults.post(directory.absolute() / "faults", None)
 
 
@@ -210,5 +225,5 @@ def fault_tables() -> str:
 
 
 def _store(directory: Path) -> Store:
-    facts(directory)
+    _demand(directory)
     return Store(directory.absolute() / "dispatcher.sqlite")

@@ -188,12 +188,13 @@ def test_a_testbed_that_does_not_run_is_told(tmp_path: Path, verb: tuple[str, ..
 
 
 def test_down_after_a_crash_cleans_up(up: Callable[..., dict[str, Any]]) -> None:
-    """A testbed that was killed leaves a directory; `down` removes it and touches no other process."""
+    """A testbed that was killed leaves a directory, of which the commands say so; `down` removes it and touches no other process."""
     facts = up()
     handle = os.pidfd_open(facts["pid"])
     signal.pidfd_send_signal(handle, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(facts["pid"])] if psutil.pid_exists(facts["pid"]) else [], timeout=10)
+    assert readable([handle], 10)
     os.close(handle)
+    told(bed("jobs", directory=Path(facts["directory"])), 66, "is gone", "pilot testbed down")
     assert bed("down", directory=Path(facts["directory"])).returncode == 0
     assert not Path(facts["directory"]).exists()
 

@@ -181,6 +181,14 @@ def test_no_start(rig: WrapperRig, name: str) -> None:
     assert not (actor.parent / "told.json").exists()
 
 
+@pytest.mark.parametrize("program", ["/bin/true", "/bin/echo"])
+def test_a_program_that_is_no_python(rig: WrapperRig, program: str) -> None:
+    """A program that ends well whatever it is told is not taken for an interpreter."""
+    ended = rig.start("pilot-wrapper.sh", environment={"PILOT_PYTHON": program, "PILOT_SCRATCH": rig.place("scratch")}).end()
+    assert (ended.code, ended.result["exit_code"]) == (76, 76)
+    assert program in ended.result["message"]
+
+
 @pytest.mark.parametrize("path", sorted((WRAPPERS / "examples").rglob("*.*")), ids=lambda path: path.name)
 def test_examples_name_what_is_there(path: Path) -> None:
     """Each example starts a wrapper that exists, as a file of the package or as a single file of a release."""

@@ -213,7 +213,7 @@ class WorldAccount:
     def __init__(self, world: World) -> None:
         self._world = world
         self._fd = os.eventfd(0)
-        weakref.finalize(self, os.close, self._fd)
+        self._closing = weakref.finalize(self, os.close, self._fd)
         self._end: tuple[int | None, int | None] | None = None
 
     def fileno(self) -> int:
@@ -284,7 +284,7 @@ class WorldAccount:
     def close(self) -> None:
         if isinstance(self._world.watch, WorldWatch):
             self._world.watch.readable.discard(self._fd)
-        os.close(self._fd)
+        self._closing()
         self._world.call("account.close")
 
     def _request(self, name: str) -> None:

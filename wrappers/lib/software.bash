@@ -6,14 +6,17 @@
 LONGEST_DOWNLOAD_S=300
 LARGEST_RELEASE=200000000
 
-# find_python CODE: sets $python to the first interpreter for which the Python statement CODE ends well
+FIT=42 # exit code of an interpreter that is fit: no other program ends so by chance
+
+# find_python CODE: sets $python to the first interpreter in which the Python statements CODE end with FIT
 find_python() {
   local candidate candidates=(python3.11 python3.12 python3.13 python3)
   if [ -n "$PROJECT" ] && [ -x "$PROJECT/.venv/bin/python" ]; then candidates=("$PROJECT/.venv/bin/python" "${candidates[@]}"); fi
   if [ -n "${PILOT_PYTHON:-}" ]; then candidates=("$PILOT_PYTHON"); fi
   for candidate in "${candidates[@]}"; do
     python=$(command -v -- "$candidate") || continue
-    attend timeout -k 5 60 "$python" -I -c "$1" >/dev/null 2>&1 && return
+    attend timeout -k 5 60 "$python" -I -c "$1" >/dev/null 2>&1
+    if [ $? -eq "$FIT" ]; then return; fi
   done
   python=''
   return 1
@@ -23,7 +26,7 @@ find_python() {
 use_home() {
   # A dead network file system hangs: asked with a time limit.
   attend timeout -k 5 30 test -f "$1/app/__main__.py" || fail "$CODE_SOURCE" "cannot find the pilot in $1: no release is there, or its file system is away"
-  find_python 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+  find_python "import sys; sys.exit($FIT * (sys.version_info[:2] == (3, 11)))" ||
     fail "$CODE_PYTHON" "cannot start the pilot: no Python 3.11 found${PILOT_PYTHON:+ (PILOT_PYTHON is $PILOT_PYTHON)}; install python3.11 or set PILOT_PYTHON"
   pilot=("$python" -I -S -B -X utf8 "$1/app")
 }
@@ -31,7 +34,7 @@ use_home() {
 use_installed() {
   local checkout=''
   if [ -z "${PILOT_PYTHON:-}" ] && [ -f "$PROJECT/pyproject.toml" ]; then checkout='; in a checkout the command "demo" installs it'; fi
-  find_python 'import sys; sys.exit(sys.version_info < (3, 11)); ' && find_python 'import pilot.cli.main' ||
+  find_python $'import sys\nif sys.version_info >= (3, 11): import pilot.cli.main; '"sys.exit($FIT)" ||
     fail "$CODE_PYTHON" "cannot start the pilot: no Python 3.11 or newer in which it is installed${PILOT_PYTHON:+ (PILOT_PYTHON is $PILOT_PYTHON)}; set PILOT_PYTHON, PILOT_HOME or PILOT_RELEASE$checkout"
   pilot=("$python" -I -X utf8 -m pilot)
 }
