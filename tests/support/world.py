@@ -57,10 +57,9 @@ POLICY = FlightPolicy(
 
 
 def pilot_identity(lifetime: timedelta = timedelta(hours=12)) -> PilotIdentity:
-    credential = PilotCredential(pem=Secret(b""), path="/pilot/proxy", key_ids=frozenset())
     return ProxyIdentity(
-        credential=credential, dn="/CN=pilot", vo="testvo", fqans=(), role="/testvo/Role=pilot", limited=False,
-        not_after=datetime.now(UTC) + lifetime,
+        credential=PilotCredential(pem=Secret(b""), path="/pilot/proxy", key_ids=frozenset()),
+        dn="/CN=pilot", vo="testvo", fqans=(), role="/testvo/Role=pilot", limited=False, not_after=datetime.now(UTC) + lifetime,
     )
 
 
@@ -75,9 +74,8 @@ class WorldWatch:
     """`ports.Watch` on a clock that jumps to whatever would have been waited for."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now, self.draining = 1000.0, False
         self.waits = self.shields = 0
-        self.draining = False
         self.readable: set[int] = set()
         self.current = ""
         self.graces: list[float] = []

@@ -31,8 +31,6 @@ OUTCOME = Outcome(
     stored=(StoredFile(lfn="log", guid="g", size_bytes=1, adler32="00000001", url="file:///log", endpoint="E"),),
     started_at=datetime(2026, 1, 2, tzinfo=UTC),
 )  # fmt: skip
-
-
 NUL_VISIT = b'"run_dir":"/x","visits":[{"payload_id":"1","attempt":1,"account":"a","uid":1,"path":"/\\u0000"}],"_":[]'
 DEEP = b'{"version":2,"x":' + b"[" * 100_000
 
