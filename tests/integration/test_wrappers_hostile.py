@@ -129,7 +129,7 @@ def test_the_result_is_json(rig: WrapperRig) -> None:
 def test_a_stop_before_the_pilot_can_answer(rig: WrapperRig, number: str, whole: bool) -> None:
     """A pilot that a signal ended before it had begun was told to stop, or to drain; it was not killed."""
     bell = belled(rig)
-    python = program(rig, f'case "$*" in *--run-dir*) echo >"{bell.path}"; exec sleep 50 ;; esac', "python")
+    python = program(rig, f'case "$*" in *--run-dir*) echo >"{bell.path}"; exec sleep 50 ;; *) exit 42 ;; esac', "python")
     scratch = rig.place("scratch")
     wrapped = rig.start(SLURM, environment={"PILOT_PYTHON": python, "PILOT_SCRATCH": scratch})
     assert bell.wait()
