@@ -13,7 +13,7 @@ from pilot.slot.facts import Finding, SlotFacts
 from pilot.slot.parsing import whole
 
 MAX_BYTES: Final = 1 << 20
-_LINE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.]{0,99})\s*=\s*(.{0,4000})")
+_LINE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.]{0,99})[ \t]*=[ \t]*(.{0,4000})")
 _TEXT: Final = re.compile(r'"([^"\\]{0,1000})"')
 _MIB: Final = 1 << 20
 LIMITS: Final = (
@@ -27,14 +27,18 @@ LIMITS: Final = (
 
 
 def parse(text: str) -> dict[str, str]:
-    """Attribute, in small letters, to its expression as it stands; a later line wins, as in HTCondor."""
-    matches = (_LINE.fullmatch(line.strip()) for line in text[:MAX_BYTES].splitlines())
-    return {match.group(1).lower(): match.group(2).strip() for match in matches if match}
+    """Attribute, in small letters, to its expression as it stands; a later line wins, as in HTCondor.
+
+    Only a line feed ends a line: what else Python takes for an end may stand in a string.
+    """
+    matches = (_LINE.fullmatch(line.strip(" \t\r")) for line in text[:MAX_BYTES].split("\n"))
+    return {match.group(1).lower(): match.group(2).strip(" \t\r") for match in matches if match}
 
 
 def number(ad: Mapping[str, str], name: str) -> int | None:
-    """A plain number from 0."""
-    return whole(ad.get(name.lower(), ""))
+    """A plain number from 0, in decimal: one with a leading zero is octal there."""
+    text = ad.get(name.lower(), "")
+    return whole(text) if text == "0" or not text.startswith("0") else None
 
 
 def string(ad: Mapping[str, str], name: str) -> str:

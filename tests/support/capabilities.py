@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support import kernel_measures
@@ -41,6 +42,10 @@ def _account_switch() -> str | None:
 def _plain_python() -> str | None:
     """The Python of a bare node: what releases are made for."""
     return None if Path("/usr/bin/python3.11").exists() else "/usr/bin/python3.11 not installed"
+
+
+def _module(name: str) -> Callable[[], str | None]:
+    return lambda: None if find_spec(name) else f"the Python package {name} is not installed"
 
 
 def _landlock() -> str | None:
@@ -86,6 +91,7 @@ CAPABILITIES: dict[str, Callable[[], str | None]] = {
     "slurm": _program("slurmctld", "slurmd", "munged", "sbatch"),
     "gridengine": _program("/usr/lib/gridengine/sge_qmaster", "/usr/lib/gridengine/sge_execd", "/usr/lib/gridengine/qsub"),
     "arc": _program("arched", "arcctl", "arcsub", "arcproxy"),
+    "htcondor": _module("htcondor"),
     "namespaces": _namespaces,
     "account-switch": _account_switch,
     "landlock": _landlock,
