@@ -65,11 +65,12 @@ def work(config: Config, environ: Mapping[str, str], run_dir: str, trial: Trial 
         telling.admitted(teller, pilot)
         ends_at = started + config.lifetime.lifetime_s
         slot = CurrentSlot(config, SlotProbe(probe_options(config, environ)), scratch, ends_at, teller)
-        run_path = (Path(run_dir) if run_dir else fresh_name(scratch)).absolute()
+        run = RunDirectory((Path(run_dir) if run_dir else fresh_name(scratch)).absolute())
+        run.check()
         journal = journal_directory(config, environ, scratch)
         telling.journal(teller, journal.path, inside=journal.in_scratch)
-        record = stack.enter_context(Run(journal.path, run_path))  # before there is anything to be left behind
-        run = stack.enter_context(RunDirectory(run_path))
+        record = stack.enter_context(Run(journal.path, run.path))  # before there is anything to be left behind
+        stack.enter_context(run)
         spool = Spool(journal.path, dispatcher=ADDRESS if canned else dispatcher_address(config), run=record)
         stack.callback(spool.close)
         dispatcher: AnyDispatcher | CannedDispatcher = (

@@ -17,10 +17,10 @@ PROXY_NAME = ".x509_proxy"
 
 
 class RunDirectory:
-    """Makes the run directory on entering, removes it on leaving.
+    """Makes the run directory on entering, removes it with all that is in it on leaving.
 
     Args:
-        path: where it is to be; must not exist, or be a directory without `pilot/` that this account owns (a wrapper made it).
+        path: where it is to be; must not exist, or be an empty directory that this account owns (a wrapper made it).
 
     Raises:
         SandboxError, NoSpaceError: on entering.
@@ -33,8 +33,6 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             self._make()
-        except FileExistsError as exists:
-            raise SandboxError(f"cannot use {self.path} as run directory: {exists.filename} is there already; give a fresh one") from exists
         except OSError as refused:
             kind = NoSpaceError if refused.errno == 28 else SandboxError
             raise kind(f"cannot make the run directory {self.path}: {refused.strerror}; set paths.scratch elsewhere") from refused
@@ -43,6 +41,20 @@ class RunDirectory:
     def __exit__(self, *_exc: object) -> None:
         remove_private(self.path)
 
+    def check(self) -> None:
+        """Raise SandboxError where something is that must not be removed; asked before the path is recorded as one to be cleared."""
+        if not is_there(self.path):
+            return
+        message = f"cannot use {self.path} as run directory: "
+        try:
+            state = self.path.lstat()
+            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
+                raise SandboxError(message + "it is no directory of this account; give another one")
+            if any(self.path.iterdir()):
+                raise SandboxError(message + "it is not empty, and would be removed in the end; give a fresh one")
+        except OSError as refused:
+            raise SandboxError(message + f"{refused.strerror}; give another one") from refused
+
     def _make(self) -> None:
         try:
             self.path.mkdir(mode=0o711)
@@ -50,10 +62,7 @@ class RunDirectory:
         except FileExistsError:
             made = False
         try:
-            state = self.path.lstat()
-            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
-                message = f"cannot use {self.path} as run directory: it is no directory of this account; give another one"
-                raise SandboxError(message)
+            self.check()
             self.path.chmod(0o711)
             self.private.mkdir(mode=0o700)
         except (OSError, SandboxError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -68,6 +69,22 @@ def test_job_whose_directory_stays(rig: Rig, options: tuple[str, ...], code: int
         again = rig.start(*more, command=command, place=landed.scratch.parent).land()
         assert (again.code, again.left, str(kept) in again.stderr) == (0, landed.left, False), again.stderr
     assert others == []
+
+
+def test_directory_that_is_not_empty(rig: Rig) -> None:
+    """A run directory with something in it is refused, and no later start with the same journal removes it."""
+    place = rig.place()
+    kept = place / "scratch" / "home"
+    kept.mkdir()
+    (kept / "pilot").mkdir()
+    (kept / "pilot" / "thesis").write_text("years of work")
+    for path in (kept, kept / "pilot"):
+        os.chown(path, rig.cast.uid, rig.cast.uid)
+    landed = rig.start("--dry-run", "--run-dir", str(kept), place=place).land()
+    assert (landed.code, "it is not empty" in landed.result["message"]) == (66, True)
+    again = rig.start("--dry-run", place=place).land()
+    assert (again.code, str(kept) in again.stderr) == (0, False)
+    assert (kept / "pilot" / "thesis").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("option", ["--owner-proxy=/nowhere", "--stage-to=https://localhost/x", "--keep-sandbox"])

@@ -43,7 +43,9 @@ def test_unsafe_places_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "used" / "pilot").mkdir(parents=True)
     (tmp_path / "used" / "pilot" / "theirs").write_text("")
-    places = [tmp_path / name for name in ("link", "file", "used", "file/below", "missing/below")]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis").write_text("")
+    places = [tmp_path / name for name in ("link", "file", "used", "home", "file/below", "missing/below")]
     if os.geteuid() == 0:
         (tmp_path / "foreign").mkdir(mode=0o777)
         os.chown(tmp_path / "foreign", 12345, 12345)
