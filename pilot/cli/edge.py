@@ -47,8 +47,13 @@ def tell_result(line: str) -> None:
 
 
 def nobody_reads() -> None:
-    """Let what is still to be written go nowhere: the interpreter's last flush would fail and turn the exit code into 120."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    """Let what stdout or stderr does not take go nowhere: the interpreter's last flush would fail and turn the exit code into 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)

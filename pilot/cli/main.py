@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ COMMANDS = {
 }
 """Command to (module, one line). A module is imported only when its command is used."""
 
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """A shell starts its background jobs with INT and QUIT ignored, so none is left to Python's default."""
@@ -86,6 +89,7 @@ def _main(argv: list[str] | None) -> int:
 
 def _run(module: object, options: argparse.Namespace) -> int:
     from pilot.cli.edge import nobody_reads, tell_error
+    from pilot.errors import NoSpaceError
 
     try:
         code: int = module.run(options)  # type: ignore[attr-defined]
@@ -96,6 +100,12 @@ def _run(module: object, options: argparse.Namespace) -> int:
         return 0
     except KeyboardInterrupt as stop:
         return _stopped(stop)
+    except OSError as failure:
+        if failure.errno not in FULL or failure.filename is not None:  # which a write to an open stream has not
+            return tell_error(failure).exit_code
+        return tell_error(NoSpaceError(f"cannot write the output: {failure.strerror}; make room where it goes")).exit_code
     except Exception as failure:
         return tell_error(failure).exit_code
+    finally:
+        nobody_reads()
     return code

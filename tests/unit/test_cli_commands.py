@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from pilot.cli import main as command_line
 from pilot.cli import run as run_command
 from pilot.cli import support_bundle
 from pilot.cli.edge import tell_error, tell_result
-from pilot.errors import ConfigurationError, OwnerMismatchError, PilotError, ProxyExpiredError, StoppedError, UnsafeStartError
+from pilot.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, PilotError, ProxyExpiredError, StoppedError, UnsafeStartError
 from pilot.flight import Flown
 from pilot.model import FinalState, Outcome
 from pilot.shift import ShiftResult
@@ -34,10 +35,12 @@ AS_NOBODY = (
 """As root only imports reach the project: everything needed is imported before the change of account."""
 
 
-def pilot(*arguments: str, start: Sequence[str] = ("-m", "pilot"), stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+def pilot(
+    *arguments: str, start: Sequence[str] = ("-m", "pilot"), stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": "/usr/bin:/bin"}
     command = [sys.executable, *start, *arguments]
-    return subprocess.run(command, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=environ, stdout=stdout, stderr=stderr, text=True, check=False, timeout=60)
 
 
 def result_of(stdout: str) -> dict:
@@ -123,6 +126,16 @@ def test_reader_that_is_gone(arguments: tuple[str, ...], code: int) -> None:
     assert found.returncode == code
     assert "roken pipe" not in found.stderr
     assert "Exception ignored" not in found.stderr
+
+
+def test_full_disk() -> None:
+    """Output that finds no room is told in one sentence, and a log that finds none leaves the exit code what it is."""
+    with Path("/dev/full").open("wb") as full:
+        shown = pilot("config", "schema", stdout=full.fileno())
+        ran = pilot("run", start=("-c", AS_NOBODY), stderr=full.fileno())
+    assert shown.returncode == NoSpaceError.exit_code
+    assert shown.stderr == "pilot: cannot write the output: No space left on device; make room where it goes\n"
+    assert (ran.returncode, result_of(ran.stdout)["exit_code"]) == (84, 84)
 
 
 def raiser(error: BaseException) -> Callable[[object], int]:
