@@ -43,6 +43,8 @@ class RunDirectory:
 
     def check(self) -> None:
         """Raise SandboxError where something is that must not be removed; asked before the path is recorded as one to be cleared."""
+        if not str(self.path).isprintable():  # neither the record nor the far side takes it
+            raise SandboxError(f"cannot use {str(self.path)!a} as run directory: it is not printable UTF-8; set paths.scratch elsewhere")
         if not is_there(self.path):
             return
         message = f"cannot use {self.path} as run directory: "

@@ -59,7 +59,11 @@ def _moment(text: str) -> datetime:
     if found.tzinfo is None:
         msg = f"{text[:40]!r} has no time zone; write a Z behind it for UTC"
         raise argparse.ArgumentTypeError(msg)
-    return found.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:
+        msg = f"{text[:40]!r} is no time of the years 1 to 9999 in UTC"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str] | None = None) -> int:

@@ -47,8 +47,9 @@ def _from_descriptor(number: int) -> str:
             data += piece
             if data.endswith(b"\n"):
                 break
-    except OSError as error:
-        msg = f"cannot read the passphrase from file descriptor {number}: {error.strerror}; open it for reading"
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no descriptor has such a number"
+        msg = f"cannot read the passphrase from file descriptor {number}: {why}; open it for reading"
         raise ConfigurationError(msg, reason="passphrase") from error
     try:
         return data.removesuffix(b"\n").decode()

@@ -120,6 +120,8 @@ class _Handler(TlsHandler):
             return self._classic(path, body) if path.startswith(PREFIX) else (200, self._answer(verb, path, body))
         except _BadRequestError as error:
             return error.status, str(error).encode()
+        except OverflowError:  # a number that no column of a database holds
+            return 500, b"Database error"
 
     def _classic(self, path: str, body: bytes) -> Answer:
         name = path.removeprefix(PREFIX)

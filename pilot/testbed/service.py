@@ -75,8 +75,10 @@ def _make(directory: Path, *, own_log: bool = False) -> None:
     except OSError as refused:
         raise SandboxError(f"cannot make the testbed's directory {directory}: {refused.strerror}; give another --directory") from refused
     if entries or owner != os.geteuid() or directory.is_symlink():
-        message = f"cannot start a testbed in {directory}: it is in use"
-        raise SandboxError(f"{message}; stop the one there with `pilot testbed down --directory {directory}`, or give another --directory")
+        message = f"cannot start a testbed in {directory}: it is not an empty directory of this account"
+        raise SandboxError(
+            f"{message}; if a testbed is there, stop it with `pilot testbed down --directory {directory}`, or give another one"
+        )
 
 
 def facts(directory: Path) -> dict[str, Any]:
@@ -146,14 +148,16 @@ def submit(directory: Path, job: str) -> int:
         ConfigurationError: the description cannot be used.
     """
     try:
-        text = Path(job).read_bytes()[: MAX_JOB_BYTES + 1]
+        with Path(job).open("rb") as file:
+            text = file.read(MAX_JOB_BYTES + 1)
         if len(text) > MAX_JOB_BYTES:
             raise ConfigurationError(f"cannot use the job description {job}: it is larger than {MAX_JOB_BYTES} bytes; is it one?")
         spec = parse_spec(yaml.safe_load(text))
     except OSError as missing:
         raise ConfigurationError(f"cannot read the job description {job}: {missing.strerror}; give the path of a YAML file") from missing
     except (yaml.YAMLError, SpecError) as wrong:
-        raise ConfigurationError(f"cannot use the job description {job}: {' '.join(str(wrong).split())}") from wrong
+        why = " ".join(str(wrong).removeprefix("cannot use the job description: ").split())
+        raise ConfigurationError(f"cannot use the job description {job}: {why}") from wrong
     return _store(directory).submit(spec)
 
 
@@ -189,7 +193,7 @@ def kill(directory: Path, job_id: int) -> None:
     Raises:
         ConfigurationError: there is no such job, or it has ended.
     """
-    if not _store(directory).kill(job_id):
+    if job_id.bit_length() > 63 or not _store(directory).kill(job_id):
         raise ConfigurationError(f"cannot kill job {job_id}: it does not exist or has ended")
 
 

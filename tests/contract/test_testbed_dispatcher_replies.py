@@ -152,6 +152,15 @@ def test_job_definition_has_the_real_fields(server, store, contexts) -> None:
     assert differing <= {"taskID", "maxWalltime"}  # numbers in the sample; NULL is as real (v1_acquire_ok_managed)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/api/v1/pilot/update_job", b'{"job_id": %d, "job_status": "running"}'), ("/server/panda/getStatus", b"ids=%d")]
+)
+def test_a_number_beyond_the_database_gets_an_answer(path, body, server, contexts) -> None:
+    """A number that no column holds is answered with an error of the server, not with a closed connection."""
+    context = contexts["pilot_prod"]
+    assert call(server, context, path, body=body % 10**30, headers={"Content-Type": "application/json"} if b"{" in body else {})[0] == 500
+
+
 def test_gzipped_body_is_read(server, contexts) -> None:
     """A body with Content-Encoding gzip is unpacked."""
     body = gzip.compress(json.dumps({"job_id": 1, "job_status": "running", "attempt_nr": 1}).encode())

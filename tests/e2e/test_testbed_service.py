@@ -96,7 +96,8 @@ def test_a_job_is_submitted_killed_and_looked_at(up: Callable[..., dict[str, Any
     assert bed("kill", "1", directory=directory).returncode == 0
     assert jobs(facts)[0]["state"] == "cancelled"
     told(bed("kill", "1", directory=directory), 84, "job 1")
-    told(bed("kill", "77", directory=directory), 84, "job 77")
+    for unknown in ("77", "9" * 30):
+        told(bed("kill", unknown, directory=directory), 84, f"job {unknown}")
 
 
 BAD_JOBS: tuple[tuple[bytes | None, str], ...] = (

@@ -162,6 +162,7 @@ def away(world: World, tmp_path_factory: pytest.TempPathFactory) -> Desk:
         (("get", "--username", "u", "--out", "/x", "--binding", "12"), ConfigurationError.exit_code, "PAYLOAD:ATTEMPT"),
         (("get", "--username", "u", "--out", "/x", "--binding", "12:1"), ConfigurationError.exit_code, "token"),
         (("get", "--username", "u", "--out", "/x", "--passphrase-fd", "99"), ConfigurationError.exit_code, "file descriptor 99"),
+        (("get", "--username", "u", "--out", "/x", "--passphrase-fd", "9" * 20), ConfigurationError.exit_code, "such a number"),
         (("info", "--proxy", "/nowhere/proxy"), ProxyMissingError.exit_code, "no such file"),
         (("info", "--cert-dir", "/nowhere"), CredentialUnavailableError.exit_code, "CA directory"),
         (("info",), CredentialUnavailableError.exit_code, "does not answer"),

@@ -136,7 +136,16 @@ def test_the_time_can_be_given(world: World, pilot: Run) -> None:
     assert pilot("verify", proxy, "--now", later)[0] == ProxyExpiredError.exit_code
 
 
-@pytest.mark.parametrize("option", [("--now", "2026-01-01T00:00:00"), ("--now", "soon"), ("--require-role", "pilot"), ("--crl", "none")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--now", "2026-01-01T00:00:00"),
+        ("--now", "soon"),
+        ("--now", "0001-01-01T00:00:00+14:00"),
+        ("--require-role", "pilot"),
+        ("--crl", "none"),
+    ],
+)
 def test_wrong_options_are_told(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be meant is wrong usage, with a sentence."""
     with pytest.raises(SystemExit) as caught:
