@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +53,25 @@ def _add_fault(verbs: Subparsers) -> None:
     _add_directory(fault)
     fault.add_argument("call", metavar="CALL", nargs="?", default="", help="which calls; without CALL and KIND: list what there is")
     fault.add_argument("kind", metavar="KIND", nargs="?", default="", help="what goes wrong")
-    fault.add_argument("--times", type=int, default=1, help="how many calls; 0: until --clear (default: 1)")
-    fault.add_argument("--after", type=int, default=0, help="how many calls go well before (default: 0)")
+    fault.add_argument("--times", type=_from(0), default=1, help="how many calls; 0: until --clear (default: 1)")
+    fault.add_argument("--after", type=_from(0), default=0, help="how many calls go well before (default: 0)")
     fault.add_argument("--late", action="store_true", help="the request takes effect before it goes wrong")
     fault.add_argument("--clear", action="store_true", help="take back all orders; the server comes back if it was away")
+
+
+def _from(low: int, kind: type[int] | type[float] = int, high: int = 86400) -> Callable[[str], float]:
+    """The type of an option that is a number within bounds."""
+
+    def number(text: str) -> float:
+        with suppress(ValueError):
+            found = kind(text)
+            if low <= found <= high:
+                return found
+        word = "whole number" if kind is int else "number"
+        msg = f"it must be a {word} from {low} to {high}"
+        raise argparse.ArgumentTypeError(msg)
+
+    return number
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +84,11 @@ def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--binding", choices=("proxy-key", "none"), default="proxy-key", help="what one-time tokens are bound to")
     parser.add_argument("--no-pilot-role", action="store_true", help="accept Role=production only, as a PanDA server does by default")
     parser.add_argument("--dialect", choices=("both", "v1", "classic"), default="both", help="what the dispatcher speaks (default: both)")
-    parser.add_argument("--lost-after-s", type=float, default=7200.0, help="silence after which an attempt is given up (default: 7200)")
-    parser.add_argument("--attempts", type=int, default=1, help="attempts of a job, the lost ones included (default: 1)")
-    parser.add_argument("--heartbeat-s", type=int, default=5, help="heartbeat interval in the site file (default: 5)")
+    parser.add_argument(
+        "--lost-after-s", type=_from(0, float), default=7200, help="silence after which an attempt is given up (default: 7200)"
+    )
+    parser.add_argument("--attempts", type=_from(1), default=1, help="attempts of a job, the lost ones included (default: 1)")
+    parser.add_argument("--heartbeat-s", type=_from(1), default=5, help="heartbeat interval in the site file (default: 5)")
 
 
 def run(options: argparse.Namespace) -> int:

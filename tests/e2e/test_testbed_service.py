@@ -180,6 +180,16 @@ def test_down_leaves_nothing(up: Callable[..., dict[str, Any]]) -> None:
     assert not Path(facts["directory"]).exists()
 
 
+OUT_OF_BOUNDS = ("--heartbeat-s=0", "--heartbeat-s=x", "--attempts=0", "--lost-after-s=nan", "--lost-after-s=-1")
+
+
+@pytest.mark.parametrize("option", OUT_OF_BOUNDS)
+def test_numbers_out_of_bounds_start_no_testbed(tmp_path: Path, option: str) -> None:
+    """A number with which no testbed can work is wrong usage, with a sentence."""
+    done = bed("up", option, directory=tmp_path / "bed")
+    assert (done.returncode, "it must be a" in done.stderr, (tmp_path / "bed").exists()) == (2, True, False)
+
+
 @pytest.mark.parametrize("verb", [("down",), ("jobs",), ("kill", "1"), ("submit", "/dev/null")])
 def test_a_testbed_that_does_not_run_is_told(tmp_path: Path, verb: tuple[str, ...]) -> None:
     """Every verb says in one sentence that no testbed runs there, or what is wrong with the description."""

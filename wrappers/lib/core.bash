@@ -166,6 +166,13 @@ wrap() {
   number PILOT_START_PAUSE_S "$PAUSE_S"
   number PILOT_SCRATCH_MB "$SCRATCH_MB"
   number PILOT_SCRATCH_INODES "$SCRATCH_INODES"
+  case ${PILOT_PREFLIGHT:-no} in
+    yes | no) ;;
+    *)
+      PAUSE_S=0
+      fail "$CODE_USAGE" "cannot use PILOT_PREFLIGHT=$(plain "$PILOT_PREFLIGHT"): it is neither yes nor no; correct it"
+      ;;
+  esac
   if [ "${1:-}" != run ]; then
     choose_software
     exec "${pilot[@]}" "$@"
