@@ -64,6 +64,10 @@ def _journal(subject: Subject) -> Result:
     return machine.journal(str(place.path), ends_with_slot=place.in_scratch)
 
 
+def _logs(subject: Subject) -> Result:
+    return machine.logs([path for path in (subject.config.paths.log, subject.config.paths.audit) if path])
+
+
 def _slot(subject: Subject) -> Result:
     from pilot.assembly_slot import probe_options, slot_text, slot_troubles
     from pilot.slot.probe import SlotProbe
@@ -255,6 +259,7 @@ CHECKS: tuple[Entry, ...] = (
     Entry("configuration", "configuration", "is it free of conflicts and risks?", _configuration, configured=False, preflight=True),
     Entry("scratch", "directories", "can sandboxes be made?", _scratch, limit_s=30, preflight=True),
     Entry("journal", "directories", "will outcomes outlive the slot?", _journal),
+    Entry("logs", "directories", "can log and audit records be written?", _logs),
     Entry("far-python", "directories", "can every account run identity.python?", _far_python),
     Entry("slot", "slot", "what is known of the batch slot?", _slot, limit_s=30),
     Entry("deadline", "slot", "how long may payloads run here?", _deadline, limit_s=30, preflight=True),

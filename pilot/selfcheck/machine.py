@@ -154,6 +154,19 @@ def journal(directory: str, *, ends_with_slot: bool) -> Result:
     return ok(f"{directory} ({file_system(nearest) or 'unknown file system'})")
 
 
+def logs(paths: Sequence[str]) -> Result:
+    """Files for log and audit records: a pilot that cannot open one ends at once."""
+    change = "let the pilot's account write there, or correct paths.log or paths.audit"
+    for path in paths:
+        place = Path(path)
+        if place.is_symlink() or place.is_dir():
+            return failed(f"{path} is a {'link' if place.is_symlink() else 'directory'}, not a file", change)
+        nearest = next(parent for parent in (place, *place.parents) if parent.exists())
+        if (nearest != place and not nearest.is_dir()) or not os.access(nearest, os.W_OK if nearest == place else os.W_OK | os.X_OK):
+            return failed(f"{path} cannot be made or written to ({nearest} forbids it)", change)
+    return ok(", ".join(paths)) if paths else skipped("neither paths.log nor paths.audit is set")
+
+
 def far_python(command: str) -> Result:
     """The interpreter under the owners' accounts: old enough to be everywhere, reachable for all."""
     change = "set identity.python to a Python 3.9 or newer that every account can execute"

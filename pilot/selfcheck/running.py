@@ -61,6 +61,8 @@ def judge(look: Callable[[], Result]) -> Result:
         return of_error(error)
     except KeyboardInterrupt:
         return skipped("interrupted")
+    except PermissionError as closed:  # a directory above what the site names
+        return failed(f"cannot look at {closed.filename}: {closed.strerror}", "let the pilot's account look there, or correct the path")
     except Exception as bug:
         return failed(f"the check itself went wrong: {type(bug).__name__}: {str(bug)[:200]}", "please report this")
 

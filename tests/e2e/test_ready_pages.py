@@ -15,7 +15,7 @@ from tests.support.flight_rig import Landed, Rig
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "is-my-site-ready.md").read_text("utf-8")
 BLOCKS = dict(re.findall(r"^```console (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 SHOWN_PLACE = "/tmp/pilot-testbed-1000"
-OF_THE_MACHINE = frozenset({"account", "configuration", "journal", "limits"})
+OF_THE_MACHINE = frozenset({"account", "configuration", "journal", "limits", "logs"})
 """Checks whose status depends on where these tests run."""
 STATUS = re.compile(r"^(ok|skipped|warning|failed) +([a-z-]+)", re.MULTILINE)
 

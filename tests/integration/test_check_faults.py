@@ -94,6 +94,7 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "configuration": ({"identity__switch": "required"}, "if_configured"),
     "scratch": ({"paths__scratch": "/nonexistent"}, "paths.scratch"),
     "journal": ({"paths__journal": "/dev/null/journal"}, "paths.journal"),
+    "logs": ({"paths__audit": "/dev/null/audit.jsonl"}, "paths.audit"),
     "far-python": ({"identity__python": "/nonexistent/python3"}, "identity.python"),
     "deadline": ({"slot__wall_s": 9}, "slot.margin_s"),
     "authorities": ({"trust__ca_dir": "/nonexistent"}, "trust.ca_dir"),

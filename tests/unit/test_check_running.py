@@ -56,6 +56,17 @@ def test_a_bug_in_a_check() -> None:
     assert "ZeroDivisionError" in the_only(lambda: ok(str(1 // 0))).found
 
 
+def test_a_path_that_is_closed_to_us() -> None:
+    """What this account may not look at is the site's to mend, and no bug."""
+
+    def look() -> Result:
+        raise PermissionError(13, "Permission denied", "/root/journal")
+
+    result = the_only(look)
+    assert (result.status, result.found) == (Status.FAILED, "cannot look at /root/journal: Permission denied")
+    assert "correct the path" in result.remedy
+
+
 def test_a_foreseen_failure() -> None:
     """A failure that the pilot foresees is told with the remedy apart."""
 
