@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 from pilot.errors import PayloadKilledError, PilotError, StoppedError
@@ -96,7 +95,8 @@ class SelectorWatch:
     def draining(self) -> bool:
         """True once the pilot is to ask for no further payload; the one it has is not touched."""
         self._collect()
-        return self._drain_told or (self._drain_file != "" and Path(self._drain_file).exists())
+        # Unlike Path.exists this says no where the file system forbids a look, or is out of order.
+        return self._drain_told or (self._drain_file != "" and os.path.exists(self._drain_file))  # noqa: PTH110
 
     def rest(self, deadline: float) -> None:
         """Wait with nothing to do: until the deadline, an order to drain, or a stop order, which raises as in `wait`."""

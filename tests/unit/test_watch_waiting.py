@@ -245,3 +245,9 @@ def test_alarm_that_comes_too_late(watch: SelectorWatch) -> None:
         handler = signal.getsignal(signal.SIGALRM)
     assert callable(handler)
     assert handler(signal.SIGALRM, None) is None
+
+
+def test_a_drain_file_that_cannot_be_looked_at() -> None:
+    """Where the file system answers with an error there is no drain file."""
+    with SelectorWatch(drain_file="/" + "x" * 300) as made:
+        assert not made.draining
