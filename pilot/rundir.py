@@ -55,7 +55,7 @@ class RunDirectory:
             if any(self.path.iterdir()):
                 raise SandboxError(message + "it is not empty, and would be removed in the end; give a fresh one")
         except OSError as refused:
-            raise SandboxError(message + f"{refused.strerror}; give another one") from refused
+            raise SandboxError(message + f"{refused.strerror}; set paths.scratch elsewhere") from refused
 
     def _make(self) -> None:
         try:
