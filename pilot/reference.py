@@ -75,7 +75,8 @@ def exit_codes_page() -> str:
         NOTE,
         "# Exit codes\n",
         "The exit code speaks about the pilot; how a payload ended travels in the report to the dispatcher. "
-        "0: the pilot did what it was started for, also when there was no work. 64 to 83 mean what they mean in PanDA's pilot, "
+        "0: the pilot did what it was started for, also when there was no work. 2: its command line was not understood. "
+        "64 to 83 mean what they mean in PanDA's pilot, "
         "84 to 113 are this pilot's own. 128 + n only where signal n really ended the process.\n",
         "| code | name | meaning | who can fix it | a retry may help | ends the pilot | PanDA error code |",
         "|---|---|---|---|---|---|---|",
