@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -169,5 +168,4 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.inside:
         return stage.play_inside(Path(options.inside))
-    sys.stdout.flush()
     return stage.play_here(switched=not options.unswitched)
