@@ -68,7 +68,7 @@ def accept_owner_proxy(  # noqa: PLR0917 - the order is that of a sentence: what
             f"the payload needs {wanted.minimum_s} s; the owner must store a longer one"
         )
         raise OwnerProxyError(msg, reason="too-short")
-    content = rewritten(pem)
+    content = rewritten(pem, sum(part.kind != "authority" for part in verified.path))
     if len(content) > MAX_PROXY_BYTES:
         msg = f"cannot use the proxy obtained for {payload_owner!r}: it has more than {MAX_PROXY_BYTES} bytes; the owner must store another"
         raise OwnerProxyError(msg, reason="too-large")

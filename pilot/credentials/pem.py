@@ -51,13 +51,18 @@ def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def rewritten(text: bytes) -> bytes:
-    """The certificates and the key of a proxy file and nothing else, in the form that all software reads alike: what was verified.
+def rewritten(text: bytes, certificates: int) -> bytes:
+    """The first certificates and the key of a proxy file and nothing else, in the form that all software reads alike: what was verified.
+
+    Args:
+        certificates: how many, the end entity's included. LCMAPS takes the last one that is no authority for the owner's.
 
     Raises:
         ValueError: as `blocks`.
     """
-    kept = [(label, der) for label, der in blocks(text) if label == b"CERTIFICATE" or label in _KEY_LABELS]
+    found = blocks(text)
+    chain = [at for at, (label, _) in enumerate(found) if label == b"CERTIFICATE"][:certificates]
+    kept = [(label, der) for at, (label, der) in enumerate(found) if at in chain or label in _KEY_LABELS]
     return b"".join(_armoured(label, base64.b64encode(der)) for label, der in kept)
 
 

@@ -68,3 +68,10 @@ def test_whom_the_site_does_not_map_is_refused(told: Any, name: str, words: str)
     assert (kind, reason) == ("GatewayDeniedError", "203")
     assert "LCMAPS does not map /DC=test" in text
     assert words in log_of(told, name)
+
+
+def test_another_owners_certificate_behind_the_chain_maps_to_nobody(told: Any) -> None:
+    """Who puts the certificate of an owner with an account behind his own chain is for LCMAPS whom the pilot verified."""
+    ((kind, reason, text),) = told["mapped"]["smuggler"]
+    assert (kind, reason) == ("GatewayDeniedError", "203")
+    assert "LCMAPS does not map /DC=test/DC=example/OU=People/CN=Dave" in text

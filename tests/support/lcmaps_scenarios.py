@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def furnish(stage: Stage) -> None:
 def mapped(stage: Stage, watch: Any) -> dict[str, Any]:
     """Each owner in turn, with a proxy that carries a VOMS attribute; the account or the refusal."""
     told: dict[str, Any] = {}
-    for name in ("static", "first", "second", "first", "banned", "third", "second", "unsigned", "bare"):
+    for name in ("static", "first", "second", "first", "banned", "third", "second", "unsigned", "bare", "smuggler"):
         dn = OWNERS.get(name, OWNERS["third"])
         try:
             with stage.gateway(retries=0).board(payload(name), stage.credential(dn, PROXIES[name]), watch) as account:
@@ -82,6 +83,20 @@ def mapped(stage: Stage, watch: Any) -> dict[str, Any]:
 
 
 PROXIES: dict[str, bytes] = {}
+
+
+def smuggled(stage: Stage, person: Any, pem: bytes) -> bytes:
+    """What the pilot passes on of a proxy file with another owner's certificate at its end."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from pilot.credentials.owner import accept_owner_proxy
+    from pilot.credentials.trust import DirectoryTrust
+    from pilot.model import TokenIdentity
+
+    trust = DirectoryTrust(stage.ca_dir, stage.authority.voms_dir)
+    who = TokenIdentity(dn="pilot", vo="testvo", not_after=None)
+    text = pem + stage.people[ALICE].cert.public_bytes(Encoding.PEM)
+    return accept_owner_proxy(text, person.dn, who, trust, datetime.now(UTC)).pem.reveal()
 
 
 def main(root: str) -> None:
@@ -99,10 +114,11 @@ def main(root: str) -> None:
             forged = AttributeAuthority(other).attributes(person, ["/testvo"])
             PROXIES["unsigned"] = make_proxy(person, attributes=[forged]).pem()
             PROXIES["bare"] = make_proxy(person).pem()
+            PROXIES["smuggler"] = smuggled(stage, person, PROXIES[name])
     told = gateway_stage.play(stage, (mapped,))
     told["leases"] = sorted([path.name, path.stat().st_nlink] for path in (SITE / "gridmapdir").iterdir())
     log = Path(f"{stage.glexec.log}.lcmaps")
-    told["log"] = log.read_text("utf-8", "replace")if log.exists() else ""
+    told["log"] = log.read_text("utf-8", "replace") if log.exists() else ""
     told["calls"] = stage.glexec.log.read_text("utf-8").splitlines()
     sys.stdout.write(json.dumps(told) + "\n")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pilot.credentials.admit import AdmitOptions, admit
 from pilot.credentials.files import read_private_file
@@ -217,6 +218,15 @@ def test_only_what_was_verified_of_an_owners_proxy_is_passed_on(world: World, pi
         assert kept.isascii()
         assert len(kept) < 10_000
         assert max(map(len, kept.splitlines())) <= 64
+
+
+def test_no_certificate_behind_the_end_entity_is_passed_on(world: World, pilot: PilotIdentity) -> None:
+    """Nothing behind the end entity was verified, so it is not passed on: LCMAPS takes the last one that is no authority for the owner."""
+    good = world.alice_proxy().pem()
+    bob = world.authority.user(pki.BOB_DN)
+    for other in (bob, forge(world.alice, info=None, subject=bob.cert.subject), world.authority.credential):
+        text = good + other.cert.public_bytes(Encoding.PEM)
+        assert blocks(accept_owner_proxy(text, pki.ALICE_DN, pilot, world.trust, now()).pem.reveal()) == blocks(good)
 
 
 def test_an_owners_proxy_fits_into_a_frame(world: World, pilot: PilotIdentity) -> None:
