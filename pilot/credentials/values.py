@@ -158,7 +158,7 @@ class Findings:
     """Collects refusals, with the names of the files that decided, while a credential is looked at."""
 
     def __init__(self) -> None:
-        self._refusals: list[Refusal] = []
+        self._refusals: dict[Refusal, None] = {}
         self._files: dict[str, None] = {}
 
     def used(self, *files: TrustFile) -> None:
@@ -172,9 +172,7 @@ class Findings:
 
     def refuse(self, code: str, position: str, sentence: str) -> None:
         """Note one refusal; the same one only once."""
-        refusal = Refusal(code, position, sentence)
-        if refusal not in self._refusals:
-            self._refusals.append(refusal)
+        self._refusals[Refusal(code, position, sentence)] = None
 
     @contextmanager
     def guard(self, position: str) -> Iterator[None]:

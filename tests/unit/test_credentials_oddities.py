@@ -126,6 +126,13 @@ def test_endless_text(text: bytes) -> None:
         blocks(text)
 
 
+def test_endless_reasons(world: World) -> None:
+    """Noting reasons takes a time in proportion to their number, however many somebody gives for refusing his file."""
+    many = b"".join(armoured(str(number), b"") for number in range(22_000))
+    with ending():
+        assert codes(world, world.robot_proxy().pem() + many) == {"unexpected-block"}
+
+
 def test_an_end_entity_without_a_name(world: World) -> None:
     """Nobody is nobody: an empty subject is refused, even if the policy covers everything."""
     key = world.alice.key
