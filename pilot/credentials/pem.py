@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
+from pilot.credentials.der import SEQUENCE, Reader
 from pilot.credentials.keys import is_weak
 from pilot.credentials.values import Findings
 
@@ -25,6 +26,8 @@ MAX_FILE_BYTES: Final = 1 << 20
 _MAX_CERTIFICATES: Final = 30
 # Linear in the size of the text: no two parts of the pattern can take the same byte.
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([^-]*)-----END \1-----")
+_KEY_ALGORITHMS: Final = frozenset({"", "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10", "1.2.840.10045.2.1"})
+"""Of private keys, as `_algorithm` tells: none, rsaEncryption, RSASSA-PSS, id-ecPublicKey."""
 _KEY_LABELS: Final = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
 _IGNORED: Final = frozenset({b"EC PARAMETERS"})
 _LOCKED_LABEL: Final = b"ENCRYPTED PRIVATE KEY"
@@ -80,7 +83,18 @@ def certificates_of(text: bytes) -> list[x509.Certificate]:
     return [x509.load_der_x509_certificate(der) for label, der in blocks(text) if label in (b"CERTIFICATE", b"X509 CERTIFICATE")]
 
 
+def _algorithm(key: bytes) -> str:
+    """The algorithm that a private key in PKCS#8 (RFC 5958) names; empty in the traditional formats. Raises DerError."""
+    fields = Reader(key).enter()
+    fields.integer()
+    return fields.enter().oid() if fields.peek() == SEQUENCE else ""
+
+
 def _check_key(der: bytes, leaf: x509.Certificate, findings: Findings) -> None:
+    # The library computes what a DSA key leaves out while it loads one: with numbers of any size, so for hours.
+    if _algorithm(der) not in _KEY_ALGORITHMS:
+        findings.refuse("key-type", "file", "the private key is neither RSA nor EC")
+        return
     # The library's own consistency check of an RSA key costs more than all else together; a signature that the leaf's key verifies
     # proves as much, for a thousandth of a second.
     key, public = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True), leaf.public_key()

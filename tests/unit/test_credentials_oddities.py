@@ -111,6 +111,16 @@ def test_a_private_key_of_oversized_numbers(world: World, swollen: dict[str, int
         assert codes(world, b"".join([*chain, armoured("RSA PRIVATE KEY", private)])) == {"key-mismatch"}
 
 
+def test_a_dsa_key_of_oversized_numbers(world: World) -> None:
+    """A private key of another kind is refused before it is loaded, which for DSA is a computation with numbers of any size."""
+    numbers = (der.encode_integer((1 << 40_000) - odd) for odd in (513, 3, 5))
+    algorithm = der.encode(0x30, der.encode_oid("1.2.840.10040.4.1"), der.encode(0x30, *numbers))
+    private = der.encode(0x30, der.encode_integer(0), algorithm, der.encode(der.OCTET_STRING, der.encode_integer(1 << 39_998)))
+    chain = [armoured("CERTIFICATE", content) for label, content in blocks(world.robot_proxy().pem()) if label == b"CERTIFICATE"]
+    with ending():
+        assert codes(world, b"".join([*chain, armoured("PRIVATE KEY", private)])) == {"key-type"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
