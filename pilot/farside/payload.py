@@ -7,6 +7,7 @@ Part of the far side: Python 3.9, standard library, few imports.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 
@@ -15,6 +16,8 @@ from pilot.farside import confinement, trees
 CHUNK = 1 << 16
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGPIPE)
 """The batch system signals the whole process group; the pilot decides, and its death is seen on the pipe."""
+
+PTRACE_DETACH = 17
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,3 +198,9 @@ def _become_payload(outputs: dict[int, int]) -> None:
         os.dup2(here, there)
     for number in (*IGNORED, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+
+
+def let_go(pid: int, number: int) -> None:
+    """Let a child go on that stopped at a signal because it made us its tracer (ptrace(2)): untraced, the signal goes with it."""
+    signal_too = 0 if number == signal.SIGTRAP else number
+    confinement.LIBC.ptrace(ctypes.c_long(PTRACE_DETACH), ctypes.c_long(pid), None, ctypes.c_long(signal_too))

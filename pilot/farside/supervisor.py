@@ -71,13 +71,11 @@ class Supervisor:
         self.courier: Courier | None = None
         self.proxy = ""
         self.secrets = b""
-        self.log = -1
-        self.ruleset = -1
+        self.log = self.ruleset = -1
         self.limits = confinement.own_limits()
         self.meter = processes.Meter()
         self.walk: Any = None
-        self.walked = 0
-        self.disk = 0
+        self.walked = self.disk = 0
         self.killed: set[tuple[int, int]] = set()
         self.done = self.kept = False
         self.wake, wake_writer = os.pipe()
@@ -199,12 +197,14 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
-            if self.courier is not None and pid == self.courier.pid:
+            if os.WIFSTOPPED(status):
+                payload.let_go(pid, os.WSTOPSIG(status))
+            elif self.courier is not None and pid == self.courier.pid:
                 self.courier_ended(self.courier, status)
-                continue
-            self.meter.reaped_cpu_s += usage.ru_utime + usage.ru_stime
-            if pid == self.payload:
-                self.payload_ended(status)
+            else:
+                self.meter.reaped_cpu_s += usage.ru_utime + usage.ru_stime
+                if pid == self.payload:
+                    self.payload_ended(status)
 
     def payload_ended(self, status: int) -> None:
         """Save what it wrote before its end, then tell."""

@@ -69,6 +69,15 @@ def test_death_by_signal_is_told(tmp_path: Path, number: signal.Signals) -> None
         assert until_ended(account, watch) == (None, number.value)
 
 
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGWINCH, (7, None)), (signal.SIGUSR1, (None, signal.SIGUSR1))])
+def test_a_stop_is_no_end(tmp_path: Path, number: signal.Signals, end: object) -> None:
+    """A payload that made its far side its tracer, so that signals stop it, has not ended by that: what is told is its real end."""
+    script = "import ctypes, os\nctypes.CDLL(None).ptrace(0, 0, 0, 0)\nos.kill(os.getpid(), %d)\nos._exit(7)"
+    with flight(tmp_path / "run") as (account, watch):
+        account.start(python(script % number))
+        assert until_ended(account, watch) == end
+
+
 def test_signal_reaches_the_whole_tree(tmp_path: Path) -> None:
     """TERM is sent to every process of the payload, grandchildren in other sessions included."""
     script = f"mark={MARK}; (setsid {SLEEP} $mark-tree &); exec {SLEEP} $mark-tree"  # shells on their way are not counted
