@@ -5,7 +5,7 @@ installed where this runs, so the sources of the parts stand behind this text, a
 for parts that are not wanted, as a zipapp would (`pilot.identity.sandbox.joined`). Python 3.9, standard library.
 """
 # pathlib would cost the far side 2 MB, and it works by names, not by open directories.
-# ruff: noqa: PTH100, PTH120, PTH208
+# ruff: noqa: PTH100, PTH116, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ KEPT = {"courier": frozenset([3])}
 HEAD, LINE = "#= ", "#|"
 """How a part begins in the placed file, and each of its lines."""
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING = 1, 6, -3
 
 
 class Part(SourceFileLoader):
@@ -63,6 +65,29 @@ def harden() -> None:
     os.umask(0o077)
 
 
+def leave_keyring() -> None:
+    """Have a session keyring of our account's: a change of account does not take the pilot's, with its tickets and keys, from a payload.
+
+    Raises:
+        OSError: the kernel has keyrings, and gives us none.
+    """
+    import ctypes
+    import errno
+
+    number = SYS_KEYCTL.get(os.uname().machine)
+    if number is None or sys.maxsize < 1 << 32:  # a 32-bit program on such a machine has other numbers
+        return
+    libc, told, long = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(256), ctypes.c_long
+    libc.syscall(long(number), long(KEYCTL_DESCRIBE), long(KEY_SPEC_SESSION_KEYRING), told, long(256))
+    if told.value.split(b";")[1:2] == [str(os.getuid()).encode()]:  # each account has one, for those who have no other
+        return
+    libc.syscall.restype = long
+    joined = libc.syscall(long(number), long(KEYCTL_JOIN_SESSION_KEYRING), None) >= 0
+    # Where the system call is not there, or forbidden, it is so for the payload, too.
+    if not joined and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+        raise OSError(ctypes.get_errno(), "the kernel gives no session keyring")
+
+
 def close_inherited(kept: frozenset[int]) -> None:
     """Close what a gateway left open beside the standard streams: the payload would inherit it."""
     for name in os.listdir("/proc/self/fd"):
@@ -80,6 +105,8 @@ def main(argv: list[str]) -> int:
     names = PARTS[argv[1] if len(argv) > 1 else "supervisor"]
     parts = {name: Part(file, name) for name in reversed(names)}
     harden()
+    if os.stat(file).st_uid != os.getuid():
+        leave_keyring()
     make = type(sys)
     module = sys.modules["pilot"] = make("pilot")
     package = sys.modules["pilot.farside"] = make("pilot.farside")

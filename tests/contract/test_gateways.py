@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,13 @@ def test_the_payload_cannot_reach_the_pilot(told: Any, kind: str, name: str) -> 
     """No file, environment, descriptor or process of the pilot or of the far side is open to the payload."""
     probe = told[kind][name]["probe"]
     forbidden = ("lists_run", "lists_pilot", "writes_beside", "reads_pilot_proxy", "signals_pilot")
-    forbidden += ("reads_parent_environment", "reads_parent_descriptors")
+    forbidden += ("reads_parent_environment", "reads_parent_descriptors", "finds_key")
     assert [what for what in forbidden if probe[what]] == []
+
+
+def test_the_pilots_keyring_stays_behind(told: Any) -> None:
+    """The key that no payload in another account finds is in reach of one that keeps the pilot's account, as that account's keys are."""
+    assert told["same-account"]["flight"]["probe"]["finds_key"] == (os.uname().machine in ("x86_64", "aarch64"))
 
 
 @pytest.mark.needs("bwrap")

@@ -5,6 +5,7 @@ Run as ``namespace.py -- PYTHON gateway_scenarios.py ROOT KIND...``. The tests j
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -21,12 +22,17 @@ sys.path.insert(0, sys.argv[1])
 from tests.support import gateway_stage
 from tests.support.gateway_stage import ALICE, BOB, Stage, command, names, payload, processes_of, until_ended
 
+KEYRING_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}
+"""Numbers of add_key(2) and keyctl(2)."""
 PROBE = """
-import json, os, sys
+import ctypes, json, os, sys
 def may(action):
     try: action(); return True
     except OSError: return False
 run = os.path.dirname(os.path.dirname(os.getcwd()))
+def finds_key():
+    number, long = int(sys.argv[2]), ctypes.c_long
+    return ctypes.CDLL(None).syscall(long(number), long(10), long(-3), b"user", b"pilots", long(0)) > 0
 print(json.dumps({
   "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(), "environment": dict(os.environ),
   "session_is_own": os.getsid(0) == os.getpid(), "group_is_own": os.getpgid(0) == os.getpid(),
@@ -36,7 +42,7 @@ print(json.dumps({
   "reads_pilot_proxy": may(lambda: open("/mnt/pilot/proxy").read()),
   "reads_parent_environment": may(lambda: open("/proc/%d/environ" % os.getppid()).read()),
   "reads_parent_descriptors": may(lambda: os.listdir("/proc/%d/fd" % os.getppid())),
-  "signals_pilot": may(lambda: os.kill(int(sys.argv[1]), 0)),
+  "signals_pilot": may(lambda: os.kill(int(sys.argv[1]), 0)), "finds_key": finds_key(),
   "proxy": open(os.environ["X509_USER_PROXY"]).read()[:27], "proxy_mode": os.stat(os.environ["X509_USER_PROXY"]).st_mode & 0o7777,
 }))
 """
@@ -91,11 +97,21 @@ class LookingWatch:
         return ready
 
 
+def key_in_hand() -> int:
+    """Have a session keyring with a key in it, as a batch system gives one for Kerberos or AFS; returns the number of keyctl(2)."""
+    add_key, keyctl = KEYRING_CALLS.get(os.uname().machine, (0, 0))
+    if keyctl:
+        libc, long = ctypes.CDLL(None), ctypes.c_long
+        libc.syscall(long(keyctl), long(1), None)
+        libc.syscall(long(add_key), b"user", b"pilots", b"secret", long(6), long(-3))
+    return keyctl
+
+
 def flight(stage: Stage, watch: Any, dn: str = ALICE) -> dict[str, Any]:
     """A payload looks around, files move, nothing stays."""
     from pilot.model import FileToFetch, FileToStore
 
-    gateway, home = stage.gateway(), stage.account(dn).pw_dir
+    gateway, home, keyctl = stage.gateway(), stage.account(dn).pw_dir, key_in_hand()
     with gateway.board(payload(f"flight {dn[-5:]}"), stage.credential(dn), watch) as account:
         seen: dict[str, Any] = {"uid": account.uid, "name": account.name, "switched": account.switched}
         seen["pilot_files"] = names(stage.scratch / "run" / "pilot")
@@ -103,7 +119,7 @@ def flight(stage: Stage, watch: Any, dn: str = ALICE) -> dict[str, Any]:
         place = Path(account.work).parent
         places = {"run": place.parent, "place": place, "work": place / "work"}
         seen["modes"] = {name: stat.S_IMODE(path.stat().st_mode) for name, path in places.items()}
-        account.start(command(account, "python3", "-c", PROBE, str(os.getpid())))
+        account.start(command(account, "python3", "-c", PROBE, str(os.getpid()), str(keyctl)))
         seen["ended"] = until_ended(account, watch)
         seen["probe"] = json.loads(account.tail("payload.stdout", 65536))
         seen["stored"] = account.stage_out((FileToStore(name="payload.stdout", url=f"file://{home}/out/result"),), 20)[0].size_bytes
@@ -124,7 +140,6 @@ def codes(stage: Stage, watch: Any) -> dict[str, Any]:
             account.start(command(account, "/bin/sh", "-c", f"exit {code}"))
             told[code] = until_ended(account, watch)
     return told
-
 
 
 def far_side_killed(stage: Stage, watch: Any) -> dict[str, Any]:
@@ -159,7 +174,6 @@ def pilot_killed(stage: Stage, watch: Any) -> dict[str, Any]:
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return {}
-
 
 
 def refusals(stage: Stage, watch: Any) -> dict[str, Any]:
