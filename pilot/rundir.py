@@ -58,6 +58,7 @@ class RunDirectory:
             raise SandboxError(message + f"{refused.strerror}; set paths.scratch elsewhere") from refused
 
     def _make(self) -> None:
+        _refuse_replaceable(self.path)
         try:
             self.path.mkdir(mode=0o711)
             made = True
@@ -71,6 +72,17 @@ class RunDirectory:
             if made:
                 self.path.rmdir()
             raise
+
+
+def _refuse_replaceable(path: Path) -> None:
+    """Refuse a path of which everybody may replace a part, so also the program that owners' accounts start. Raises SandboxError."""
+    given = path.absolute().parent
+    real = given.resolve()
+    for directory in (real, *real.parents, given, *given.parents):
+        mode = directory.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            message = f"cannot use {path} as run directory: {directory} lets everybody replace what is in it (for all to write, not sticky)"
+            raise SandboxError(f"{message}; run chmod +t {directory}, or set paths.scratch elsewhere", reason="parent")
 
 
 def remove_private(path: Path, *, all_of_it: bool = True) -> None:

@@ -59,6 +59,20 @@ def test_unsafe_places_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("place", ["open/run", "open/below/run", "link/run"])
+def test_what_everybody_may_replace_is_refused(tmp_path: Path, place: str) -> None:
+    """A run directory below one into which all may write without the sticky bit is refused, also behind a link: all could swap it."""
+    for name, mode in (("open", 0o777), ("open/below", 0o755), ("sticky", 0o1777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "link").symlink_to("open/below")
+    with pytest.raises(SandboxError, match=f"{tmp_path / 'open'} lets everybody") as caught, RunDirectory(tmp_path / place):
+        pytest.fail("it was used")
+    assert (caught.value.reason, (tmp_path / place).exists()) == ("parent", False)
+    with RunDirectory(tmp_path / "sticky" / "run"):
+        assert (tmp_path / "sticky" / "run").exists()
+
+
 def test_links_are_not_followed_when_removing(tmp_path: Path) -> None:
     """Removing takes links away, never what they point to."""
     (tmp_path / "treasure").mkdir()
