@@ -84,10 +84,11 @@ def scratch(directory: str, least_mb: int = LEAST_SPACE_MB) -> Result:
     change = "set paths.scratch to a directory of the slot"
     if not place.is_dir():
         return failed(f"{directory} is not a directory", change)
-    mode = place.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        said = f"everybody may replace what lies in {directory} (mode {stat.S_IMODE(mode):04o})"
-        return failed(said, f"run chmod +t {directory}, or {change}")
+    for above in (place, *place.resolve().parents):
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            said = f"everybody may replace what lies in {above} (mode {stat.S_IMODE(mode):04o})"
+            return failed(said, f"run chmod +t {above}, or {change}")
     trouble = _written_and_executed(place)
     if trouble:
         return failed(f"{directory}: {trouble}", change)

@@ -125,6 +125,14 @@ def test_wrong_setting(site: Site, name: str) -> None:
     assert remedy in failure(check(site, "--only", name, **sets), name)
 
 
+def test_scratch_that_all_may_replace(site: Site) -> None:
+    """A scratch directory fails if all may replace it, by writing to a directory above it without the sticky bit; which one is told."""
+    (site.base / "open" / "scratch").mkdir(parents=True)
+    (site.base / "open").chmod(0o777)
+    found = check(site, "--only", "scratch", paths__scratch=site.base / "open" / "scratch")
+    assert f"chmod +t {site.base / 'open'}," in failure(found, "scratch")
+
+
 def test_a_journal_that_ends_with_the_slot(site: Site) -> None:
     """A journal in scratch space is a warning, with a remedy."""
     code, checks = check(site, "--only", "journal", paths__scratch=site.base, paths__journal=site.base / "journal")
