@@ -45,10 +45,11 @@ class RunDirectory:
         """Raise SandboxError where something is that must not be removed; asked before the path is recorded as one to be cleared."""
         if not str(self.path).isprintable():  # neither the record nor the far side takes it
             raise SandboxError(f"cannot use {str(self.path)!a} as run directory: it is not printable UTF-8; set paths.scratch elsewhere")
-        if not is_there(self.path):
-            return
         message = f"cannot use {self.path} as run directory: "
         try:
+            _refuse_replaceable(self.path)
+            if not is_there(self.path):
+                return
             state = self.path.lstat()
             if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
                 raise SandboxError(message + "it is no directory of this account; give another one")
@@ -58,7 +59,6 @@ class RunDirectory:
             raise SandboxError(message + f"{refused.strerror}; set paths.scratch elsewhere") from refused
 
     def _make(self) -> None:
-        _refuse_replaceable(self.path)
         try:
             self.path.mkdir(mode=0o711)
             made = True
