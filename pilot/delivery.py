@@ -16,8 +16,12 @@ ACTIVE = frozenset({"defined", "assigned", "activated", "sent", "starting", "run
 """States in which a server still waits for the final report (PanDA server, taskbuffer); every other one is past it."""
 _UNCLEAR = frozenset({Order.KILL, Order.WRONG_ATTEMPT})
 """Answers that leave open which final state the server has, if any."""
-CREDENTIAL_REASONS = frozenset({"role", "no-client-certificate", "tls-alert", "http-401", "http-403", "token", "status-60", "status-70"})
-"""Refusals of who asks, not of what is asked: another start with another credential may be heard."""
+CREDENTIAL_REASONS = frozenset(
+    {"role", "no-client-certificate", "tls-alert", "http-401", "http-403", "token", "status-60", "status-70", "banned", "method"}
+)
+"""Refusals of who asks or in which dialect, not of what is asked: another start with another credential may be heard."""
+ONE_PAYLOAD_REASONS = frozenset({"not-taken", "not-stored", "database", "server-timeout", "http-500"})
+"""Trouble that a server which answers may have with the report of one payload alone: that of another may be taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pilot.delivery import Answered, conclude, refused_for_good
+from pilot.delivery import ONE_PAYLOAD_REASONS, Answered, conclude, refused_for_good
 from pilot.errors import DispatcherUnreachableError, JournalError, PilotError
 from pilot.log import Teller
 from pilot.model import FinalState, Outcome
@@ -145,7 +145,7 @@ def replay(orphans: Iterable[Orphan], dispatcher: Dispatcher, watch: CallWatch, 
             kept += 1
             continue
         answer = _deliver(orphan.record, dispatcher, watch, teller)
-        away = isinstance(answer, DispatcherUnreachableError)
+        away = isinstance(answer, DispatcherUnreachableError) and answer.reason not in ONE_PAYLOAD_REASONS
         ended = _end(orphan, answer, teller)
         delivered, closed, kept = delivered + (ended == "settled"), closed + (ended == "closed"), kept + (ended == "kept")
     return Recovered(delivered=delivered, closed=closed, kept=kept)

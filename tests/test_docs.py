@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`[^`\n]*`")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 COMMAND = re.compile(r"(?<![\w/.])\./[\w./-]+")
+EVENT = re.compile(r"[a-z]+(?:-[a-z]+)*\.[a-z-]+")
 MACHINE_PATH = re.compile(r"(?<![\w>*.)/-])/(?:work|root)(?![\w.-])")
 FOREIGN_WORDS = tuple(
     "".join(halves)  # in halves, so that this file may be searched for them too
@@ -115,6 +118,24 @@ def test_every_page_is_in_the_index() -> None:
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(index.read_text("utf-8"))}
     pages = {page for page in PAGES if page.is_relative_to(index.parent) and page != index} - set(DECISIONS)
     assert pages - linked == set()
+
+
+def events_told(source: str) -> Iterator[str]:
+    """Names of events that a piece of code tells."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+            continue
+        told = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        if told in {"say", "audit", "tell", "_tell"} and EVENT.fullmatch(str(node.args[0].value)):
+            yield str(node.args[0].value)
+
+
+def test_every_event_is_in_the_reference() -> None:
+    """The reference of events names each event that the pilot tells."""
+    page = (ROOT / "docs" / "reference" / "events.md").read_text("utf-8")
+    told = {event for path in (ROOT / "pilot").rglob("*.py") for event in events_told(path.read_text("utf-8"))}
+    assert len(told) > 40
+    assert {event for event in told if f"| `{event}` |" not in page} == set()
 
 
 def test_link_rule_notices() -> None:

@@ -121,6 +121,19 @@ def test_dispatcher_that_is_away(stand: Stand) -> None:
     assert "cannot deliver the final state of payload 0 yet: cannot reach it" in stand.people.getvalue()
 
 
+@pytest.mark.parametrize("reason", ["not-taken", "not-stored", "database", "http-500"])
+def test_trouble_with_one_payload(stand: Stand, reason: str) -> None:
+    """A report that a server which answers cannot store is kept; those of other payloads do not wait behind it."""
+    def first_only() -> None:
+        stand.world.at.clear()
+        raise DispatcherUnreachableError("cannot store it", reason=reason)
+
+    stand.world.at["dispatcher.finish"] = first_only
+    orphans = (Orphan(Record("1")), Orphan(Record("2")))
+    assert stand.replay(*orphans) == Recovered(delivered=1, kept=1)
+    assert [orphan.ends for orphan in orphans] == [["released"], ["settled"]]
+
+
 @pytest.mark.parametrize("error", [DispatcherRefusedError("cannot: refused"), RuntimeError("boom"), DispatcherUntrustedError("cannot")])
 def test_one_bad_record_does_not_stop_the_others(stand: Stand, error: Exception) -> None:
     """A record that the dispatcher refuses, or that meets a bug, is kept; the next one is tried."""
@@ -156,6 +169,8 @@ def test_journal_that_cannot_forget(stand: Stand) -> None:
         (RuntimeError("boom"), True),
         (DispatcherRefusedError("cannot: role", reason="role"), False),
         (DispatcherRefusedError("cannot: 403", reason="http-403"), False),
+        (DispatcherRefusedError("cannot: banned", reason="banned"), False),
+        (DispatcherRefusedError("cannot: other dialect", reason="method"), False),
         (DispatcherProtocolError("cannot: not json", reason="not-json"), False),
         (DispatcherUnreachableError("cannot reach it"), False),
     ],
