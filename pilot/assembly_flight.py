@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
+
 from pilot.config import Config
 from pilot.execution.command import argv, environment, program_to_fetch, refuse_container
 from pilot.execution.limits import Limits, applying, check_fits, stop_grace_s
@@ -66,7 +69,7 @@ def flight_plan(config: Config, payload: Payload, left_s: float | None = None) -
         limits=applying(
             payload.limits,
             Limits(
-                wall_s=config.payload.wall_s if left_s is None else min(config.payload.wall_s, left_s),
+                wall_s=config.payload.wall_s,
                 cpu_s=config.payload.cpu_s or None,
                 memory_bytes=config.payload.memory_mb * MB or None,
                 disk_bytes=config.payload.disk_mb * MB or None,
@@ -78,6 +81,7 @@ def flight_plan(config: Config, payload: Payload, left_s: float | None = None) -
             file_bytes=config.payload.file_mb * MB or None,
             account_processes=config.payload.account_processes or None,
         ),
+        ends_at=inf if left_s is None else time.monotonic() + left_s,
     )
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from pilot import telling
 from pilot.delivery import Answered, conclude, refused_for_good
 from pilot.errors import JournalError, PilotError
+from pilot.execution.limits import Limits, check_fits
 from pilot.execution.supervision import RunPlan, Supervision
 from pilot.flight_notes import FlightPlan, Notes, outcome_of, stored_file, timed, unexpected
 from pilot.heartbeat import Heartbeat
@@ -199,7 +200,7 @@ def _run(
     policy = kit.policy
     renewer = Renewer(source=kit.credentials, account=account, payload=notes.payload, pilot=pilot, teller=kit.teller, held=credential)
     watching = RunPlan(
-        limits=plan.limits,
+        limits=_limits(notes.payload, plan),
         grace_s=policy.grace_s,
         signal_grace_s=policy.signal_grace_s,
         sample_s=policy.sample_s,
@@ -211,6 +212,14 @@ def _run(
     kit.teller.say("flight.run", f"running {notes.payload.transformation[:200]!r} as {account.name}")
     progress = partial(_tell_progress, kit, account)
     return Supervision(account, watching, kit.watch, progress, partial(_foresee, kit, notes)).run(command)
+
+
+def _limits(payload: Payload, plan: FlightPlan) -> Limits:
+    """The limits now that it starts: what came before has taken of the slot's time. Raises SlotTooShortError."""
+    left_s = plan.ends_at - time.monotonic()
+    if left_s <= 0:
+        check_fits(payload, left_s)
+    return replace(plan.limits, wall_s=min(plan.limits.wall_s, left_s))
 
 
 def _tell_progress(kit: Kit, account: Account, usage: Usage) -> None:

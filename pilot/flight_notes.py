@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import inf
 
 from pilot.errors import PilotError, StoppedError, UnexpectedError
 from pilot.execution.limits import Limits
@@ -43,6 +44,8 @@ class FlightPlan:
     argv: tuple[str, ...]
     limits: Limits
     bounds: Bounds = field(default_factory=Bounds)
+    ends_at: float = inf
+    """Monotonic time at which the payload must have ended, however long it took to begin: the slot does not wait."""
 
 
 @dataclass(slots=True)

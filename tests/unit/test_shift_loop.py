@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -114,6 +115,17 @@ def test_lifetime(world: World) -> None:
     result = world.work(ends_at=world.watch.now + 5.0, patience_s=1000.0)
     assert (result.reason, result.error) == ("lifetime", None)
     assert world.watch.now == 1000.0 + RUN_S + 5.0
+
+
+@pytest.mark.parametrize(("staged_s", "code", "ran_s"), [(30.0, 0, RUN_S), (95.0, 1213, 5.0), (100.0, 1213, None)])
+def test_slot_does_not_wait_for_staging(world: World, staged_s: float, code: int, ran_s: float | None) -> None:
+    """What obtaining, boarding and staging took is taken off the time that the payload may run, so that it ends before its slot."""
+    world.queue, slot_ends = [a_payload()], world.watch.now + 100.0
+    world.at["account.stage_in"] = lambda: setattr(world.watch, "now", world.watch.now + staged_s)
+    world.work(kit=replace(world.kit(), plan=lambda payload: replace(world.plan(payload), ends_at=slot_ends)))
+    (outcome,) = world.finished
+    assert outcome.error_code == code
+    assert (outcome.result.wall_s if outcome.result else None) == ran_s
 
 
 @pytest.mark.parametrize(("left_s", "flown"), [(None, 1), (60.0, 1), (59.9, 0)])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import time
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from pilot.assembly_common import node_memory_bytes, usable_cores
+from pilot.assembly_flight import flight_plan
 from pilot.assembly_slot import CurrentSlot, probe_options
 from pilot.log import Teller
-from pilot.model import Slot
+from pilot.model import Payload, Slot
 from pilot.slot.probe import SlotProbe
 from tests.support.config_files import load_with
 
@@ -40,3 +42,11 @@ def test_no_slot_has_more_than_its_machine(tmp_path: Path, told: dict[str, str])
     found = offer(tmp_path, SLURM | told | {"SLURM_CPUS_ON_NODE": "9" * 18})
     assert 0 < found.memory_mb <= node_memory_bytes() // MB
     assert found.cores == usable_cores()
+
+
+def test_plan_knows_when_the_slot_ends() -> None:
+    """What a slot leaves a payload counts from the plan on, not from the start of the payload."""
+    payload = Payload(id="1", attempt=1, owner="/CN=a", label="user", transformation="/bin/true", parameters="")
+    config, before = load_with().config, time.monotonic()
+    assert before + 50.0 <= flight_plan(config, payload, 50.0).ends_at <= time.monotonic() + 50.0
+    assert flight_plan(config, payload).ends_at == inf
