@@ -54,8 +54,8 @@ def _state_home(environ: Mapping[str, str]) -> Path:
 
 
 def _can_hold(path: Path) -> bool:
-    """Whether this account could make a directory there: the nearest one that exists is its own and writable."""
-    nearest = next(place for place in (path, *path.parents) if place.exists())
+    """Whether this account could make a directory there: the nearest one that it can see is its own and writable."""
+    nearest = next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
     return nearest.is_dir() and nearest.stat().st_uid == os.geteuid() and os.access(nearest, os.W_OK | os.X_OK)
 
 

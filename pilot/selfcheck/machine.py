@@ -146,7 +146,7 @@ def file_system(place: Path) -> str:
 def journal(directory: str, *, ends_with_slot: bool) -> Result:
     """The outcome journal: writable, and there after the slot."""
     place = Path(directory)
-    nearest = next(parent for parent in (place, *place.parents) if parent.exists())
+    nearest = next(parent for parent in (place, *place.parents) if os.access(parent, os.F_OK))
     change = "set paths.journal to a directory of the pilot's account that outlives the slot"
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         return failed(f"{directory} cannot be made or written to ({nearest} forbids it)", change)

@@ -48,3 +48,18 @@ def test_what_ends_with_the_slot(tmp_path: Path, name: str) -> None:
     assert found(tmp_path / "scratch", str(tmp_path / "scratch" / "journal")) == (tmp_path / "scratch" / "journal", True)
     assert found(tmp_path / "scratch", str(slot / "journal"), **{name: str(slot)}) == (slot / "journal", True)
     assert found(tmp_path / "scratch", str(slot / "journal")) == (slot / "journal", False)
+
+
+def test_a_place_that_cannot_be_looked_at(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is closed to this account, as a home may be on a worker node, is passed over."""
+    closed, plainly = tmp_path / "closed" / "state", Path.stat
+
+    def look(path: Path, *_: object, **_options: object) -> os.stat_result:
+        if path.is_relative_to(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return plainly(path)
+
+    closed.parent.mkdir()
+    monkeypatch.setattr(Path, "stat", look)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and not Path(path).is_relative_to(closed))
+    assert found(tmp_path / "scratch", XDG_STATE_HOME=str(closed)) == (tmp_path / "scratch" / "pilot-journal", True)
