@@ -10,14 +10,19 @@ from pathlib import Path
 
 from pilot.config import Config
 from pilot.credentials.admit import AdmitOptions
+from pilot.errors import SandboxError
 from pilot.tls import EndpointTrust
 
 
 def scratch_directory(config: Config, run_dir: str) -> Path:
-    """The directory in which run directories are made."""
+    """The directory in which run directories are made. Raises SandboxError: it is gone."""
     if config.paths.scratch:
         return Path(config.paths.scratch)
-    return Path(run_dir).absolute().parent if run_dir else Path.cwd()
+    try:
+        return Path(run_dir).absolute().parent if run_dir else Path.cwd()
+    except OSError as gone:
+        message = f"cannot use the working directory for sandboxes: {gone.strerror}; start elsewhere, or set paths.scratch"
+        raise SandboxError(message) from gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

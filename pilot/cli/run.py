@@ -22,7 +22,7 @@ def add_arguments(subparsers: Subparsers) -> None:
 
     parser = subparsers.add_parser("run", help="take payloads from the dispatcher until there is no more work or time")
     add_config_options(parser)
-    parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory made by the wrapper (default: a fresh one)")
+    parser.add_argument("--run-dir", metavar="DIR", default="", help="run directory, new or empty; removed at the end (default: fresh)")
     parser.add_argument("--dry-run", action="store_true", help="everything up to the question for work, then end")
     parser.add_argument(
         "--test-job",

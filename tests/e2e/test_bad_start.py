@@ -217,6 +217,19 @@ def test_a_bad_configuration_is_told_all_at_once(rig: Rig, sets: dict[str, objec
     assert sum(pilot["asked"] for pilot in rig.grid.store.pilots()) == asked
 
 
+def test_a_directory_that_holds_something_is_no_run_directory(rig: Rig) -> None:
+    """A directory in use is refused as run directory, and neither this pilot nor a later start removes what it holds."""
+    place = rig.place()
+    treasure = place / "scratch" / "full" / "treasure"
+    treasure.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(treasure.parent, rig.cast.uid, rig.cast.uid)
+    for arguments, code in ((("--run-dir", str(treasure.parent)), 66), ((), 0)):
+        landed = rig.start(*arguments, place=place, sets={"lifetime.patience_s": 0}).land()
+        assert (landed.code, landed.runs) == (code, [])
+        assert treasure.is_dir()
+
+
 def test_root_is_refused(rig: Rig) -> None:
     """A pilot started as root says that it wants an ordinary account, exit code 85."""
     if os.geteuid() != 0:

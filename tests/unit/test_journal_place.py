@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot.assembly_common import SLOT_SCRATCH, journal_directory
+from pilot.assembly_common import SLOT_SCRATCH, journal_directory, scratch_directory
+from pilot.errors import SandboxError
 from tests.support.config_files import load_with
 
 STATE = Path("multi-user-pilot", "journal")
@@ -63,3 +64,12 @@ def test_a_place_that_cannot_be_looked_at(tmp_path: Path, home: Path, monkeypatc
     monkeypatch.setattr(Path, "stat", look)
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and not Path(path).is_relative_to(closed))
     assert found(tmp_path / "scratch", XDG_STATE_HOME=str(closed)) == (tmp_path / "scratch" / "pilot-journal", True)
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a scratch directory of its own a pilot in a directory that was removed says so."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SandboxError, match=r"paths\.scratch"):
+        scratch_directory(load_with().config, "")

@@ -73,6 +73,17 @@ def test_what_everybody_may_replace_is_refused(tmp_path: Path, place: str) -> No
         assert (tmp_path / "sticky" / "run").exists()
 
 
+def test_what_can_be_checked_beforehand(tmp_path: Path) -> None:
+    """A place is judged before anything is made or put on record: free or empty is good, used or impossible to write down is not."""
+    (tmp_path / "full" / "treasure").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for good in ("empty", "fresh"):
+        RunDirectory(tmp_path / good).check()
+    for bad in ("full", "full/treasure/\udcff", "x" * 300):
+        with pytest.raises(SandboxError, match="cannot use"):
+            RunDirectory(tmp_path / bad).check()
+
+
 def test_links_are_not_followed_when_removing(tmp_path: Path) -> None:
     """Removing takes links away, never what they point to."""
     (tmp_path / "treasure").mkdir()
