@@ -84,7 +84,11 @@ def _main(argv: list[str] | None) -> int:
     if not options.command:
         parser.print_help()
         return 2
-    return _run(modules[options.command], options)
+    code = _run(modules[options.command], options)
+    if argv is None and command == "run":
+        for number in EARLY:  # the result is told: a signal while the interpreter ends would replace its exit code
+            signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _run(module: object, options: argparse.Namespace) -> int:

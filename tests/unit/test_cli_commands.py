@@ -114,6 +114,15 @@ def test_run_without_configuration() -> None:
     assert "/nowhere/site.yaml" in missing.stderr
 
 
+def test_a_signal_after_the_result_keeps_the_exit_code() -> None:
+    """Once the result is told a stop signal changes nothing, however long the interpreter takes to end."""
+    late = "import atexit, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+    start = AS_NOBODY.replace("main(sys.argv[1:])", "main()").replace("sys.exit", late + "sys.exit")
+    found = pilot("run", "--config", "/no/such/site.yaml", start=("-c", start))
+    assert found.returncode == result_of(found.stdout)["exit_code"] == 84
+    assert "KeyboardInterrupt" not in found.stderr
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(("run",), 84), (("run", "--exit-profile", "harvester"), 1), (("config", "schema"), 0)])
 def test_reader_that_is_gone(arguments: tuple[str, ...], code: int) -> None:
     """When nobody reads stdout any more the exit code stays what it is, and nothing is told about broken pipes."""
