@@ -23,6 +23,7 @@ from pilot.assembly_trial import ADDRESS, Trial
 from pilot.config import Config
 from pilot.dispatch.canned import CannedDispatcher
 from pilot.dispatch.https import PandaDispatcher
+from pilot.errors import JournalError
 from pilot.flight import Kit
 from pilot.heartbeat import Heartbeat
 from pilot.identity.ancestors import close_left_open
@@ -31,7 +32,7 @@ from pilot.journal.runs import Run, leftovers
 from pilot.journal.spool import Spool
 from pilot.log import Teller, quiet_libraries
 from pilot.ports import Dispatcher
-from pilot.rundir import RunDirectory, fresh_name
+from pilot.rundir import RunDirectory, fresh_name, is_there
 from pilot.shift import Shift, ShiftResult
 from pilot.slot.probe import SlotProbe
 from pilot.watch import SelectorWatch
@@ -143,9 +144,13 @@ def recover(config: Config, environ: Mapping[str, str], directory: str = "") -> 
         watch = stack.enter_context(SelectorWatch())
         admitted = admission(config, environ, teller)
         journal = Path(directory).absolute() if directory else journal_directory(config, environ, scratch).path
+        if directory and not is_there(journal):
+            raise JournalError(f"cannot find the journal {journal}: there is nothing; name the directory that the pilot used")
         spool = Spool(journal, dispatcher=dispatcher_address(config))
         stack.callback(spool.close)
         dispatcher = dispatcher_client(config, environ, teller, admitted)
         stack.callback(dispatcher.close)
         telling.closed(teller, close_left_open(journal))
-        return _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s)
+        found = _finish_earlier(spool, dispatcher, watch, teller, budget_s=config.dispatcher.report_budget_s)
+        recovery.tell_elsewhere(spool.elsewhere, teller)
+        return found

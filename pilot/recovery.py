@@ -198,6 +198,13 @@ def tell_strange(sentences: Iterable[str], teller: Teller) -> None:
         teller.say("journal.strange", sentence)
 
 
+def tell_elsewhere(dispatchers: Sequence[str], teller: Teller) -> None:
+    """Say for which other dispatchers records wait."""
+    for address in sorted(set(dispatchers)):
+        text = f"{dispatchers.count(address)} record(s) of the journal wait for another dispatcher, {address}, and stay"
+        teller.say("journal.elsewhere", f"{text}; run `pilot recover` with a configuration that names it", dispatcher=address)
+
+
 def cut_short(record: Record) -> Outcome:
     """The outcome of a payload whose pilot died before it could choose one: what it foresaw, if anything."""
     if record.foreseen is not None:

@@ -117,6 +117,8 @@ class Spool:
         self._run = run
         self._here = holder.present()
         self._open: dict[tuple[str, int], tuple[Record, int]] = {}
+        self.elsewhere: list[str] = []
+        """Dispatchers of records that wait for another one than this; complete after an iteration over `orphans`."""
         files.open_directory(directory)
 
     def claimed(self, payload: Payload) -> None:
@@ -208,6 +210,8 @@ class Spool:
                 f"cannot say whether the pilot of the journal's record {path} lives: it ran on {host}, and no lock of this file system "
                 f"reaches there; start `pilot recover` on {host}, or remove the record if that machine is gone"
             )
+        elif not record.closed and record.dispatcher != self._dispatcher and self._is_gone(record, found):
+            self.elsewhere.append(record.dispatcher)
         os.close(found.fd)
         return None
 

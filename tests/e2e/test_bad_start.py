@@ -181,11 +181,22 @@ def test_an_undelivered_report_waits_in_the_journal(rig: Rig) -> None:
     assert (landed.code, len(landed.journal), landed.left) == (79, 1, [])
     assert errors_of(landed) != []
     assert no_traceback(landed)
+    other = rig.start(place=landed.scratch.parent, sets={"dispatcher.url": "https://localhost:1"}, command="recover").land()
+    assert (other.code, len(other.journal)) == (0, 1)
+    assert f"another dispatcher, {rig.grid.dispatcher.url}" in other.stderr
     rig.grid.dispatcher.faults.clear()
     again = rig.start(place=landed.scratch.parent, sets={"lifetime.patience_s": 0}).land()
     job = rig.job(number)
     assert (again.code, again.journal, job.state, job.arguments["trans_exit_code"]) == (0, [], "failed", 4)
     assert rig.reports(number).count("failed") == 1
+
+
+def test_a_journal_that_is_not_there_is_told(rig: Rig) -> None:
+    """`pilot recover` does not take a mistyped directory for an empty journal."""
+    place = rig.place()
+    landed = rig.start(str(place / "scratch" / "typo"), place=place, command="recover").land()
+    assert (landed.code, (place / "scratch" / "typo").exists()) == (93, False)
+    assert "typo" in landed.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- configuration
