@@ -98,9 +98,10 @@ def _room(subject: Subject) -> Iterator[tuple[SelectorWatch, RunDirectory]]:
 
     adopt()
     scratch = scratch_directory(subject.config, "")
-    path = fresh_name(scratch).absolute()
+    place = RunDirectory(fresh_name(scratch).absolute())
+    place.check()
     journal = journal_directory(subject.config, subject.environ, scratch)
-    with SelectorWatch() as watch, Run(journal.path, path), RunDirectory(path) as run:
+    with SelectorWatch() as watch, Run(journal.path, place.path), place as run:
         yield watch, run
 
 
