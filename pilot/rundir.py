@@ -48,13 +48,13 @@ class RunDirectory:
         message = f"cannot use {self.path} as run directory: "
         try:
             _refuse_replaceable(self.path)
-            if not is_there(self.path):
-                return
             state = self.path.lstat()
             if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
                 raise SandboxError(message + "it is no directory of this account; give another one")
             if any(self.path.iterdir()):
                 raise SandboxError(message + "it is not empty, and would be removed in the end; give a fresh one")
+        except FileNotFoundError:
+            return
         except OSError as refused:
             raise SandboxError(message + f"{refused.strerror}; set paths.scratch elsewhere") from refused
 

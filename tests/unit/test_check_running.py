@@ -29,17 +29,6 @@ def hang() -> Result:
     return ok("woke up")
 
 
-def test_what_is_closed_to_the_pilot_is_named() -> None:
-    """A path that this account may not look at is the site's to open, not a fault of the check."""
-    def look() -> Result:
-        raise PermissionError(13, "Permission denied", "/closed/place")
-
-    result = the_only(look)
-    assert result.status is Status.FAILED
-    assert "/closed/place is closed" in result.found
-    assert "report" not in result.remedy
-
-
 def test_a_check_that_hangs_is_ended() -> None:
     """A check is ended at its limit, and fails."""
     begun = time.monotonic()
