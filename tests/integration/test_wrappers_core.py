@@ -73,6 +73,21 @@ def test_bad_scratch(rig: WrapperRig, mode: int, variables: dict[str, object], w
     assert word in ended.result["message"]
 
 
+def test_scratch_behind_a_link(rig: WrapperRig) -> None:
+    """A link to a good directory is a good one; below a directory in which everybody may replace files none is, also behind a link."""
+    actor, good, taken = rig.actor(), rig.place("good"), rig.place("taken", 0o777)
+    (taken / "below").mkdir()
+    (taken / "below").chmod(0o1777)
+    for name, target in (("to-good", good), ("to-taken", taken / "below")):
+        (rig.base / name).symlink_to(target)
+    environment = {"PILOT_PYTHON": actor, "SLURM_TMPDIR": taken / "below", "OSG_WN_TMP": rig.base / "to-taken"}
+    assert rig.start(SLURM, environment={**environment, "TMPDIR": rig.base / "to-good"}).end().code == 0
+    argv = told_by(actor)["argv"]
+    assert Path(argv[argv.index("--run-dir") + 1]).parent == rig.base / "to-good"
+    ended = rig.start(SLURM, environment={"PILOT_PYTHON": actor, "PILOT_SCRATCH": rig.base / "to-taken"}).end()
+    assert (ended.code, f"{taken} lets everybody replace" in ended.result["message"]) == (66, True)
+
+
 @pytest.mark.needs("namespaces")
 @pytest.mark.skipif(os.getuid() != 0, reason="mounts")
 @pytest.mark.parametrize(("options", "word"), [("noexec", "noexec"), ("nr_inodes=20", "inodes free")])

@@ -24,12 +24,25 @@ make_private() {
   return 1
 }
 
+# replaceable DIR: prints a directory on the way to DIR, before or behind links, in which everybody may replace files of others
+replaceable() {
+  local part places=()
+  for part in "$1" "$(cd -P -- "$1" 2>/dev/null && pwd -P)"; do
+    while [ -n "$part" ]; do
+      places+=("$part")
+      part=${part%/*}
+    done
+  done
+  find -H "${places[@]}" -maxdepth 0 -perm -0002 ! -perm -1000 -print -quit 2>/dev/null
+}
+
 # try_scratch DIR: makes the run directory in it; else $why says what is wrong with it
 try_scratch() {
   case $1 in /*) ;; *) why='is not an absolute path'; return 1 ;; esac
   if [ ! -d "$1" ]; then why='is not a directory'; return 1; fi
-  if [ -n "$(find "$1" -maxdepth 0 -perm -0002 ! -perm -1000 2>/dev/null)" ]; then
-    why='lets everybody replace files of others (writable for all, not sticky)'
+  why=$(replaceable "$1")
+  if [ -n "$why" ]; then
+    why="is not safe: $why lets everybody replace files of others (writable for all, not sticky)"
     return 1
   fi
   fits "$1" || return 1
