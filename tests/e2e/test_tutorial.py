@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.terminal import CTRL_C, Terminal
 PAGE = (PROJECT / "docs" / "tutorial" / "first-flight.md").read_text("utf-8")
 FENCE = re.compile(r"(?:`(?P<name>[\w-]+\.yaml)`[^`]*\n\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN_PLACE = "/tmp/pilot-testbed-1000"
+SEEN_S = 0.5
 ANYTHING, PRESSED, MADE_BEFORE = "...", "^C", "making the virtual environment"
 VARIES = {
     "account pilot (": r"account \S+ \(",
@@ -109,8 +111,10 @@ class Newcomer:
         return self.terminal.rest(120).splitlines()
 
     def _sleeps(self, process: psutil.Process) -> bool:
+        """Whether it is the payload, started so long ago that the pilot knows, and a reader has seen that it runs."""
         try:
-            return process.uids().real == self.uid and process.cmdline() == ["/bin/sleep", "600"]
+            sleeps = process.uids().real == self.uid and process.cmdline() == ["/bin/sleep", "600"]
+            return sleeps and time.time() - process.create_time() > SEEN_S
         except psutil.Error:
             return False
 
