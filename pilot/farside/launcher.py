@@ -69,7 +69,7 @@ def leave_keyring() -> None:
     """Have a session keyring of our account's: a change of account does not take the pilot's, with its tickets and keys, from a payload.
 
     Raises:
-        OSError: the kernel has keyrings, and gives us none.
+        SystemExit: the kernel has keyrings, and gives us none.
     """
     import ctypes
     import errno
@@ -85,7 +85,8 @@ def leave_keyring() -> None:
     joined = libc.syscall(long(number), long(KEYCTL_JOIN_SESSION_KEYRING), None) >= 0
     # Where the system call is not there, or forbidden, it is so for the payload, too.
     if not joined and ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
-        raise OSError(ctypes.get_errno(), "the kernel gives no session keyring")
+        why = os.strerror(ctypes.get_errno())
+        sys.exit(f"this account gets no session keyring of its own ({why}); see how many keys it holds in /proc/key-users")
 
 
 def close_inherited(kept: frozenset[int]) -> None:
