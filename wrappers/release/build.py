@@ -70,7 +70,7 @@ def main() -> int:
         else:
             for path in build(options.output, options.architecture, options.cache):
                 sys.stdout.write(f"{path}\n")
-    except (BuildError, subprocess.CalledProcessError) as problem:
+    except (BuildError, OSError, subprocess.SubprocessError) as problem:
         sys.stderr.write(f"build: {problem}\n")
         return 1
     return 0
