@@ -13,6 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from pilot.credentials.keys import is_weak
@@ -85,13 +86,18 @@ def check_validity(cert: x509.Certificate, position: str, judge: Judge) -> None:
 def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """True if the issuer's key made the certificate's signature, with a hash that is still trusted."""
     algorithm = cert.signature_hash_algorithm
-    if algorithm is None or algorithm.name not in _HASHES:
+    if algorithm is None or algorithm.name not in _HASHES or not _signed_in_bytes(cert):
         return False
     try:
         cert.verify_directly_issued_by(issuer)
     except InvalidSignature:
         return False
     return True
+
+
+def _signed_in_bytes(signed: x509.Certificate | x509.CertificateRevocationList) -> bool:
+    """True if no bit of the signature, the last part in DER, is declared unused (X.690, 8.6.2), which the library overlooks."""
+    return signed.public_bytes(Encoding.DER)[-len(signed.signature) - 1] == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +261,7 @@ def _check_revoked(link: _Link, judge: Judge) -> None:
 
 def _is_signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     algorithm, key = found.signature_hash_algorithm, issuer.public_key()
-    trusted = algorithm is not None and algorithm.name in _HASHES
+    trusted = algorithm is not None and algorithm.name in _HASHES and _signed_in_bytes(found)
     return trusted and isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and found.is_signature_valid(key)
 
 

@@ -7,9 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pilot.credentials import der
+from pilot.credentials.pem import blocks
 from pilot.credentials.trust import DirectoryTrust
 from pilot.credentials.values import CredentialRefusedError, Findings, TrustUnreadableError, VerifiedProxy, VerifyOptions
 from pilot.credentials.verify import verify_proxy
@@ -102,6 +105,35 @@ def test_nothing_rests_on_a_failed_signature_of_the_chain(world: World) -> None:
     assert refusals(world, lower.pem()) == [("expired", "certificate 1"), ("bad-signature", "certificate 1")]
     limited = forge(world.robot, signer=world.alice.key, info=pki.proxy_cert_info(LIMITED))
     assert refusals(world, make_proxy(limited).pem()) == [("bad-signature", "certificate 1")]
+
+
+def one_bit_less(signed: bytes, signature: bytes) -> bytes:
+    """The same, with the last bit of its signature, a zero, declared unused."""
+    at = len(signed) - len(signature) - 1
+    assert (signed[at], signature[-1] & 1) == (0, 0)
+    return signed[:at] + b"\x01" + signed[at + 1 :]
+
+
+def test_a_signature_of_no_whole_bytes_of_a_certificate(world: World) -> None:
+    """A signature with an unused bit is none, as for OpenSSL: nobody signed these bytes."""
+    proxy = world.robot_proxy()
+    while proxy.cert.signature[-1] & 1:
+        proxy = world.robot_proxy()
+    (label, leaf), *others = blocks(proxy.pem())
+    verify_proxy(armour([(label, leaf), *others]), world.trust, now())
+    assert refusals(world, armour([(label, one_bit_less(leaf, proxy.cert.signature)), *others])) == [("bad-signature", "certificate 0")]
+
+
+def test_a_signature_of_no_whole_bytes_of_a_revocation_list(tmp_path: Path) -> None:
+    """A revocation list with such a signature is nobody's."""
+    world = make_world(tmp_path)
+    (path,) = tmp_path.rglob("*.r0")
+    while (crl := x509.load_pem_x509_crl(path.read_bytes())).signature[-1] & 1:
+        world.authority.publish_crl()
+    der = one_bit_less(crl.public_bytes(Encoding.DER), crl.signature)
+    verify_proxy(world.robot_proxy().pem(), world.trust, now())
+    path.write_bytes(armour([(b"X509 CRL", der)]))
+    assert "crl-signature" in {code for code, _ in refusals(world, world.robot_proxy().pem())}
 
 
 def test_nothing_rests_on_a_path_without_root(world: World, tmp_path: Path) -> None:
