@@ -47,7 +47,9 @@ class RunDirectory:
             raise SandboxError(f"cannot use {str(self.path)!a} as run directory: it is not printable UTF-8; set paths.scratch elsewhere")
         message = f"cannot use {self.path} as run directory: "
         try:
-            _refuse_replaceable(self.path)
+            if shared := replaceable(self.path.parent):  # so also the program that owners' accounts start
+                message += f"{shared} lets everybody replace what is in it (for all to write, not sticky)"
+                raise SandboxError(f"{message}; run chmod +t {shared}, or set paths.scratch elsewhere", reason="parent")
             state = self.path.lstat()
             if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
                 raise SandboxError(message + "it is no directory of this account; give another one")
@@ -74,15 +76,19 @@ class RunDirectory:
             raise
 
 
-def _refuse_replaceable(path: Path) -> None:
-    """Refuse a path of which everybody may replace a part, so also the program that owners' accounts start. Raises SandboxError."""
-    given = path.absolute().parent
+def replaceable(directory: Path) -> Path | None:
+    """The first on the way to a directory, before or behind links, in which everybody may replace what others made; None: there is none.
+
+    Raises:
+        OSError: one of them cannot be looked at.
+    """
+    given = directory.absolute()
     real = given.resolve()
-    for directory in (real, *real.parents, given, *given.parents):
-        mode = directory.stat().st_mode
+    for place in (real, *real.parents, given, *given.parents):
+        mode = place.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            message = f"cannot use {path} as run directory: {directory} lets everybody replace what is in it (for all to write, not sticky)"
-            raise SandboxError(f"{message}; run chmod +t {directory}, or set paths.scratch elsewhere", reason="parent")
+            return place
+    return None
 
 
 def remove_private(path: Path, *, all_of_it: bool = True) -> None:

@@ -100,7 +100,6 @@ def _run(module: object, options: argparse.Namespace) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        nobody_reads()
         return 0
     except KeyboardInterrupt as stop:
         return _stopped(stop)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pilot.rundir import replaceable
 from pilot.selfcheck.results import Result, failed, ok, skipped, warning
 
 OLDEST = (3, 11)
@@ -84,11 +85,9 @@ def scratch(directory: str, least_mb: int = LEAST_SPACE_MB) -> Result:
     change = "set paths.scratch to a directory of the slot"
     if not place.is_dir():
         return failed(f"{directory} is not a directory", change)
-    for above in (place, *place.resolve().parents):
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            said = f"everybody may replace what lies in {above} (mode {stat.S_IMODE(mode):04o})"
-            return failed(said, f"run chmod +t {above}, or {change}")
+    if shared := replaceable(place):
+        said = f"everybody may replace what lies in {shared} (mode {stat.S_IMODE(shared.stat().st_mode):04o})"
+        return failed(said, f"run chmod +t {shared}, or {change}")
     trouble = _written_and_executed(place)
     if trouble:
         return failed(f"{directory}: {trouble}", change)

@@ -125,12 +125,16 @@ def test_wrong_setting(site: Site, name: str) -> None:
     assert remedy in failure(check(site, "--only", name, **sets), name)
 
 
-def test_scratch_that_all_may_replace(site: Site) -> None:
-    """A scratch directory fails if all may replace it, by writing to a directory above it without the sticky bit; which one is told."""
-    (site.base / "open" / "scratch").mkdir(parents=True)
-    (site.base / "open").chmod(0o777)
-    found = check(site, "--only", "scratch", paths__scratch=site.base / "open" / "scratch")
-    assert f"chmod +t {site.base / 'open'}," in failure(found, "scratch")
+@pytest.mark.parametrize("name", ["scratch", "link"])
+def test_scratch_that_all_may_replace(site: Site, name: str) -> None:
+    """A scratch directory fails if all may replace it, or a link to it, in a directory above without the sticky bit; which one is told."""
+    base = site.base / f"replaced-{name}"
+    for part in ("open/scratch", "good"):
+        (base / part).mkdir(parents=True)
+    (base / "open").chmod(0o777)
+    (base / "open" / "link").symlink_to(base / "good")
+    found = check(site, "--only", "scratch", paths__scratch=base / "open" / name)
+    assert f"chmod +t {base / 'open'}," in failure(found, "scratch")
 
 
 def test_a_journal_that_ends_with_the_slot(site: Site) -> None:
